@@ -1,0 +1,1 @@
+"""MichiAI: a small full-duplex speech language model."""
