@@ -1,0 +1,220 @@
+"""Streaming: causal layers and the one object that remembers.
+
+A module holds weights, never memory. Everything that a conversation remembers stands in one `StreamState`,
+which every `forward(x, state)` receives last. `state=None` means offline: the same lines, from an empty past.
+
+Two rules make fork, per-row reset and batching trivial:
+- every memory has the batch as its first dimension;
+- **all zeros is the empty past**, so a row is reset by writing zeros.
+
+Shapes: B batch, C channels, T time (frames or samples), D width, H heads.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class StreamState(dict[str, Tensor]):
+    """Everything that one batch of conversations remembers: {module path: tensor [B, ...]}."""
+
+    def fork(self) -> "StreamState":
+        """A copy that goes its own way from here."""
+        return StreamState({path: memory.detach().clone() for path, memory in self.items()})
+
+    def reset(self, rows: Tensor) -> None:
+        """Empty the past of some rows; `rows` is a bool mask [B] or a tensor of row numbers."""
+        for path, memory in self.items():
+            memory = memory.clone()  # memories may be views of one another's buffers, or inference tensors
+            memory[rows] = 0
+            self[path] = memory
+
+    def select(self, rows: Tensor) -> "StreamState":
+        """The state of some rows only, as a copy; `rows` as in `reset`."""
+        return StreamState({path: memory[rows].clone() for path, memory in self.items()})
+
+    @staticmethod
+    def join(states: Iterable["StreamState"]) -> "StreamState":
+        """One state whose rows are those of all `states`; an empty one counts as one row."""
+        states = list(states)
+        known = {path: memory for state in states for path, memory in state.items()}
+        joined = StreamState()
+        for path, example in known.items():
+            parts = []
+            for state in states:
+                n_rows = next((memory.shape[0] for memory in state.values()), 1)
+                parts.append(state.get(path, example.new_zeros(n_rows, *example.shape[1:])))
+            joined[path] = torch.cat(parts)
+        return joined
+
+
+def name_modules(model: nn.Module, prefix: str = "") -> None:
+    """Give each module its path, the key of its memory. Call it last in the outermost `__init__`."""
+    for path, module in model.named_modules(prefix=prefix):
+        module.path = path
+
+
+def join_past(path: str, x: Tensor, n_past: int, state: StreamState | None) -> Tensor:
+    """Put the last `n_past` steps (zeros at the start) before `x` [..., T]; remember the new last ones."""
+    if n_past <= 0:
+        return x
+    past = None if state is None else state.get(path)
+    x = F.pad(x, (n_past, 0)) if past is None else torch.cat([past, x], dim=-1)
+    if state is not None:
+        state[path] = x[..., x.shape[-1] - n_past :].clone()  # a view would keep the whole chunk alive
+    return x
+
+
+class CausalConv1d(nn.Conv1d):
+    """Conv1d that sees only the past. `x` [B, C, T], T a multiple of the stride -> [B, C', T / stride]."""
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        stride = self.stride[0]
+        if x.shape[-1] % stride:
+            raise ValueError(f"{x.shape[-1]} steps were given; expected a multiple of the stride {stride}")
+        n_past = (self.kernel_size[0] - 1) * self.dilation[0] + 1 - stride
+        return super().forward(join_past(self.path, x, n_past, state))
+
+
+class CausalConvTranspose1d(nn.ConvTranspose1d):
+    """ConvTranspose1d by overlap-add, nothing from the future. `x` [B, C, T] -> [B, C', T * stride].
+
+    The last kernel - stride output steps of a chunk are incomplete: memory, added to the next chunk.
+    """
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        y = F.conv_transpose1d(x, self.weight, None, self.stride, groups=self.groups)
+        y = overlap_add(self.path, y, x.shape[-1] * self.stride[0], state)
+        return y if self.bias is None else y + self.bias[:, None]
+
+
+def overlap_add(path: str, y: Tensor, n_out: int, state: StreamState | None) -> Tensor:
+    """Add the remembered tail to the first steps of `y` [..., n_out + tail]; keep the new tail back."""
+    n_tail = y.shape[-1] - n_out
+    if state is None or n_tail <= 0:
+        return y[..., :n_out]
+    if path in state:
+        y = y + F.pad(state[path], (0, n_out))
+    state[path] = y[..., n_out:].clone()
+    return y[..., :n_out]
+
+
+def rotary_angles(positions: Tensor, size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [..., size / 2] of rotary position embedding (RoPE, arXiv 2104.09864).
+
+    Angles are formed in float64: in float32 the fastest one would be wrong by 0.06 rad after a day of frames.
+    """
+    powers = torch.arange(0, size, 2, device=positions.device, dtype=torch.float64) / size
+    angles = positions[..., None].double() * base**-powers
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the halves of the last dimension of `x` [B, H, T, size] by angles [B or 1, 1, T, size / 2]."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class CausalAttention(nn.Module):
+    """Self attention over the last `window` positions; memory [B, 2 (key, value), H, window - 1, D / H]."""
+
+    def __init__(self, width: int, heads: int, window: int) -> None:
+        super().__init__()
+        if width % (2 * heads):
+            raise ValueError(f"width {width} was given; expected a multiple of twice the {heads} heads")
+        self.heads, self.window = heads, window
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.path = ""
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, state: StreamState | None
+    ) -> Tensor:
+        """`x` [B, T, D]; `mask` [B or 1, 1, T, T or window - 1 + T], None for plainly causal -> [B, T, D]."""
+        B, T, D = x.shape
+        query, key, value = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        query, key = (
+            rotate(query, cos, sin),
+            rotate(key, cos, sin),
+        )  # keys are remembered rotated
+        if state is not None:
+            pair = torch.stack([key, value.to(key.dtype)], dim=1)
+            past = state.get(self.path)
+            if past is None:
+                past = pair.new_zeros(*pair.shape[:3], self.window - 1, pair.shape[-1])
+            pair = torch.cat([past, pair], dim=3)
+            state[self.path] = pair[:, :, :, pair.shape[3] - (self.window - 1) :].clone()
+            key, value = pair.unbind(1)
+        y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
+        return self.out(y.transpose(1, 2).reshape(B, T, D))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: silu(a) * b, [B, T, D] -> [B, T, D]."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+class CausalLayer(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, width: int, heads: int, window: int, hidden: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(width, eps=1e-5)
+        self.attention = CausalAttention(width, heads, window)
+        self.feed_forward_norm = nn.RMSNorm(width, eps=1e-5)
+        self.feed_forward = FeedForward(width, hidden)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, state: StreamState | None
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), cos, sin, mask, state)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class CausalTransformer(nn.Module):
+    """Transformer (RMSNorm, RoPE, SwiGLU) in which a position sees itself and the `window` - 1 before it.
+
+    Offline uses the same window, so streaming equals offline for any length, in constant memory.
+    The only thing that grows is a count of positions, an integer [B].
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, window: int, hidden: int | None = None) -> None:
+        super().__init__()
+        hidden = hidden or 32 * round(width * 8 / 3 / 32)
+        self.width, self.head_size, self.window = width, width // heads, window
+        self.layers = nn.ModuleList(CausalLayer(width, heads, window, hidden) for _ in range(layers))
+        self.norm = nn.RMSNorm(width, eps=1e-5)
+        self.path = ""
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        """`x` [B, T, D] with T >= 1 -> [B, T, D]."""
+        B, T, _ = x.shape
+        steps = torch.arange(T, device=x.device)
+        if state is None:
+            start, n_past = steps.new_zeros(1), 0
+        else:
+            start, n_past = state.get(self.path), self.window - 1
+            if start is None:
+                start = steps.new_zeros(B)
+            state[self.path] = start + T
+        queries = start[:, None] + steps  # [B or 1, T] true positions
+        mask = None
+        if state is not None or T > self.window:
+            keys = start[:, None] + torch.arange(-n_past, T, device=x.device)
+            age = queries[:, :, None] - keys[:, None, :]
+            mask = ((age >= 0) & (age < self.window) & (keys >= 0)[:, None, :])[:, None]
+        cos, sin = (part[:, None] for part in rotary_angles(queries, self.head_size))
+        for layer in self.layers:
+            x = layer(x, cos, sin, mask, state)
+        return self.norm(x)
