@@ -1,0 +1,184 @@
+"""What every training stage shares: arguments, the loop, the log, the exactly resumable checkpoint.
+
+A stage is an `nn.Module` whose call takes a batch and the step and returns named scalar losses; `loss` is minimised.
+Batches and torch's random numbers are functions of (seed, step), so that nothing but weights, optimizer and step needs
+saving, and a resumed run repeats the uninterrupted one bit for bit.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+BatchFn = Callable[[int, np.random.Generator, int], dict[str, Tensor]]
+
+
+def parser(description: str, *, steps: int, batch: int, lr: float) -> argparse.ArgumentParser:
+    """The arguments that all stages have."""
+    p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p.add_argument("--out", type=Path, required=True, help="folder of this run: checkpoint, log, plot")
+    p.add_argument("--steps", type=int, default=steps, help="optimizer steps in all")
+    p.add_argument("--batch", type=int, default=batch, help="examples per step, over all processes")
+    p.add_argument("--lr", type=float, default=lr, help="peak learning rate; warm-up, then a cosine to a tenth")
+    p.add_argument("--warmup", type=int, default=100, help="steps of warm-up")
+    p.add_argument("--weight-decay", type=float, default=0.02)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    p.add_argument("--mixed-precision", choices=("no", "bf16"), default="bf16")
+    p.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
+    p.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
+    p.add_argument("--log-every", type=int, default=1, help="steps between log lines")
+    return p
+
+
+def learning_rate(step: int, args: argparse.Namespace) -> float:
+    """Linear warm-up, then a cosine from the peak to a tenth of it."""
+    warm = min(1.0, (step + 1) / max(1, args.warmup))
+    progress = min(1.0, step / max(1, args.steps))
+    return args.lr * warm * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], **metadata: object) -> None:
+    """Write safetensors atomically: a killed run never leaves half a checkpoint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    tensors = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
+    save_file(tensors, partial, metadata={k: str(v) for k, v in metadata.items()})
+    partial.replace(path)
+
+
+def load_part(module: nn.Module, path: str | Path, prefix: str = "") -> None:
+    """Load the tensors of `path` that lie under `prefix` into `module`; all of its own must be there and fit."""
+    tensors = {k.removeprefix(prefix): v for k, v in load_file(str(path)).items() if k.startswith(prefix)}
+    module.load_state_dict({k: tensors[k] if k in tensors else v for k, v in module.state_dict().items()
+                            if k in tensors or _missing(k, prefix, path)})
+
+
+def _missing(key: str, prefix: str, path: str | Path) -> bool:
+    raise ValueError(f"{path} lacks the tensor {prefix + key!r}; was it written by another stage or version?")
+
+
+class _Checkpoint:
+    """Weights, running average, optimizer moments and step in one safetensors file."""
+
+    def __init__(self, path: Path, stage: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]):
+        self.path, self.stage, self.optimizer, self.average = path, stage, optimizer, average
+        self.parameters = [p for p in stage.parameters() if p.requires_grad]
+
+    def save(self, step: int) -> None:
+        tensors = {"w." + k: v for k, v in self.stage.state_dict().items()}
+        tensors |= {"a." + k: v for k, v in self.average.items()}
+        for i, p in enumerate(self.parameters):
+            for name, value in self.optimizer.state[p].items():
+                tensors[f"o.{i}.{name}"] = value
+        save_tensors(self.path, tensors, step=step)
+
+    def load(self) -> int:
+        if not self.path.exists():
+            return 0
+        tensors = load_file(str(self.path))
+        self.stage.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("w.")})
+        for name in self.average:
+            self.average[name].copy_(tensors["a." + name])
+        for i, p in enumerate(self.parameters):
+            own = {k.split(".", 2)[2]: v for k, v in tensors.items() if k.startswith(f"o.{i}.")}
+            self.optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in own.items()}
+        with safe_open(str(self.path), "pt") as f:
+            return int(f.metadata()["step"])
+
+
+def weights(stage: nn.Module, average: dict[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of `stage`, its trained parameters replaced by their running average where there is one."""
+    return stage.state_dict() | average
+
+
+def plot_losses(log: Path) -> None:
+    """Draw every loss of `log.jsonl`, smoothed, into `loss.png` beside it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    names = [k for k in rows[-1] if k not in ("step", "lr", "rate", "eta_s")]
+    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 2.8), squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        points = [(r["step"], r[name]) for r in rows if name in r]
+        width = max(1, len(points) // 60)
+        values = np.convolve([v for _, v in points], np.ones(width) / width, mode="valid")
+        axis.plot([s for s, _ in points][width - 1 :], values)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(log.with_name("loss.png"), dpi=90)
+    plt.close(figure)
+
+
+def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: float | None = None) -> None:
+    """Train `stage` to `args.steps`, resuming from `args.out` where a checkpoint lies there.
+
+    Each process takes its share of the global batch, which depends on (seed, step) alone: any number of processes
+    sees the same examples. `args.out/model.safetensors` holds the weights (averaged where `ema` is given).
+    """
+    from accelerate import Accelerator
+
+    torch.set_num_threads(args.threads)
+    accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=args.device == "cpu")
+    rank, world = accelerator.process_index, accelerator.num_processes
+    if args.batch % world:
+        raise SystemExit(f"--batch {args.batch} does not divide among {world} processes; choose a multiple")
+    parameters = [p for p in stage.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.98), weight_decay=args.weight_decay)
+    stage.to(accelerator.device)
+    average = {k: p.detach().clone() for k, p in stage.named_parameters() if p.requires_grad} if ema else {}
+    checkpoint = _Checkpoint(args.out / "last.safetensors", stage, optimizer, average)
+    first = checkpoint.load()
+    wrapped, optimizer = accelerator.prepare(stage, optimizer)
+    checkpoint.optimizer = getattr(optimizer, "optimizer", optimizer)
+    args.out.mkdir(parents=True, exist_ok=True)
+    log = args.out / "log.jsonl"
+    if first == 0:
+        log.unlink(missing_ok=True)
+    began, stage_step = time.monotonic(), first
+    for step in range(first, args.steps):
+        batch = batch_fn(step, np.random.default_rng([args.seed, step]), args.batch)
+        share = {k: v[rank * (args.batch // world) : (rank + 1) * (args.batch // world)].to(accelerator.device)
+                 for k, v in batch.items()}
+        torch.manual_seed(hash((args.seed, step, rank)) % 2**31)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, args)
+        with accelerator.autocast():
+            losses = wrapped(share, step)
+        accelerator.backward(losses["loss"])
+        norm = accelerator.clip_grad_norm_(parameters, 1.0)
+        if torch.isfinite(norm):
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, p in stage.named_parameters():
+                if name in average:
+                    average[name].lerp_(p.detach(), 1 - min(ema, (1 + step) / (10 + step)))
+        stage_step = step + 1
+        if step % args.log_every == 0 or stage_step == args.steps:
+            shown = {k: accelerator.reduce(v.detach().float(), "mean").item() for k, v in losses.items()}
+            rate = (stage_step - first) / (time.monotonic() - began)
+            row = {"step": step, **shown, "lr": learning_rate(step, args), "rate": rate}
+            row["eta_s"] = (args.steps - stage_step) / rate
+            if accelerator.is_main_process:
+                print(" ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
+                with log.open("a") as f:
+                    f.write(json.dumps(row) + "\n")
+        if accelerator.is_main_process and (stage_step % args.save_every == 0 or stage_step == args.steps):
+            checkpoint.save(stage_step)
+            save_tensors(args.out / "model.safetensors", weights(stage, average), step=stage_step)
+            plot_losses(log)
+    accelerator.end_training()
