@@ -1,0 +1,149 @@
+"""Backbone: a text LLM taken as it is, whose positions can also be frames of a conversation.
+
+    x[t] = listen_proj(e[t]) + (E(user_text[t]) + user_mark) + latent_proj(z[t-1]) + E(own_text[t-1])
+
+A stream that has nothing new adds nothing, and a position that holds text alone goes through the LLM's own weights and
+nothing else: at warm start its logits are the text LLM's.
+
+Memory of a conversation: the prompt's keys and values for good, and a ring of the newest `window` positions. The prompt
+stays at a bounded distance from the newest frame, as in StreamingLLM (arXiv 2309.17453): once the ring is full, its
+keys are turned along by as many positions as have been forgotten.
+
+B batch, T positions, D width, V vocabulary, H key-value heads, S layers, P prompt positions.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM
+
+from .configuration_michiai import MichiAIConfig
+from .streaming_michiai import StreamState, name_modules, rotary_angles, rotate
+
+
+class _Memory:
+    """What the LLM's attention layers see as their cache: a view of one StreamState."""
+
+    is_compileable = False
+
+    def __init__(self, past: Tensor) -> None:
+        self.past = past  # [B, S, 2, H, K, head]
+        self.new: list[Tensor] = []
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        self.new.append(torch.stack([key, value], dim=1))
+        past_key, past_value = self.past[:, layer].to(key.dtype).unbind(1)
+        return torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return self.past.shape[4]
+
+
+class Backbone(nn.Module):
+    """The LLM and the four projections that let it hear and speak.
+
+    Args:
+        config: the whole MichiAIConfig.
+    """
+
+    def __init__(self, config: MichiAIConfig) -> None:
+        super().__init__()
+        text = config.text_config
+        self.language_model = AutoModelForCausalLM.from_config(text)
+        self.listen_proj = nn.Linear(config.listen_config.width, text.hidden_size)
+        self.latent_proj = nn.Linear(config.latent_dim, text.hidden_size)
+        self.user_mark = nn.Parameter(torch.zeros(text.hidden_size))  # tells the user's words from one's own
+        self.window = config.window
+        self.head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self.rope_base = text.rope_parameters["rope_theta"]
+        name_modules(self)
+
+    @property
+    def table(self) -> Tensor:
+        """The LLM's embedding table E [V, D]."""
+        return self.language_model.get_input_embeddings().weight
+
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        """Plain text positions: [B, T] -> [B, T, D]."""
+        return F.embedding(tokens, self.table)
+
+    def embed_latents(self, latents: Tensor) -> Tensor:
+        """Positions of a voice prompt: [B, T, L] -> [B, T, D]."""
+        return self.latent_proj(latents)
+
+    def embed_frames(self, heard: Tensor, user_text: Tensor, latents: Tensor, own_text: Tensor) -> Tensor:
+        """Positions of a conversation.
+
+        Args:
+            heard: [B, T, D_listen], the listen head's embeddings e[t].
+            user_text: [B, T], tokens heard in the frame, 0 where nothing is new.
+            latents: [B, T, L], own sound of the frame before, z[t-1].
+            own_text: [B, T], own token of the frame before, 0 where nothing was new.
+        """
+        user = (user_text > 0).unsqueeze(-1)
+        own = (own_text > 0).unsqueeze(-1)
+        x = self.listen_proj(heard) + self.latent_proj(latents)
+        return x + user * (self.embed_text(user_text) + self.user_mark) + own * self.embed_text(own_text)
+
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, V]."""
+        return self.language_model.lm_head(hidden)
+
+    def forward(self, x: Tensor, state: StreamState | None = None, prompt: bool = False) -> Tensor:
+        """Positions `x` [B, T, D] -> hidden states [B, T, D].
+
+        Args:
+            state: None for a whole sequence from its start; else the conversation's memory, changed in place.
+            prompt: remember these positions for good (they come before all others).
+        """
+        if state is None:
+            return self.language_model.model(inputs_embeds=x, use_cache=False).last_hidden_state
+        B, T, _ = x.shape
+        count = state.get("backbone.count")  # [B] positions so far, the prompt's included
+        count = torch.zeros(B, dtype=torch.long, device=x.device) if count is None else count
+        positions = count[:, None] + torch.arange(T, device=x.device)
+        past, past_positions = self._past(x, state, count)
+        age = positions[:, :, None] - past_positions[:, None, :]  # of every remembered key, for every query
+        n_prompt = state["backbone.prompt"].shape[4]
+        seen = (past_positions[:, None, :] >= 0) & (age < self.window + n_prompt)
+        causal = torch.ones(T, T, dtype=torch.bool, device=x.device).tril().expand(B, T, T)
+        mask = torch.cat([seen, causal], dim=2)[:, None]
+        memory = _Memory(past)
+        hidden = self.language_model.model(
+            inputs_embeds=x, position_ids=positions, attention_mask=mask, past_key_values=memory, use_cache=True
+        ).last_hidden_state
+        self._remember(torch.stack(memory.new, dim=1), positions, state, prompt)
+        state["backbone.count"] = count + T
+        return hidden
+
+    def _past(self, x: Tensor, state: StreamState, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, S, 2, H, P + window, head] and the positions [B, P + window] they now stand at (-1: empty)."""
+        B = x.shape[0]
+        text = self.language_model.config
+        shape = (B, text.num_hidden_layers, 2, text.num_key_value_heads)
+        if "backbone.prompt" not in state:
+            state["backbone.prompt"] = x.new_zeros(*shape, 0, self.head_size)
+        if "backbone.ring" not in state:
+            state["backbone.ring"] = x.new_zeros(*shape, self.window, self.head_size)
+            state["backbone.ring_position"] = torch.zeros(B, self.window, dtype=torch.long, device=x.device)
+        fixed, n_prompt = state["backbone.prompt"], state["backbone.prompt"].shape[4]
+        forgotten = (count - n_prompt - self.window).clamp(min=0)  # [B] positions that have left the ring
+        if n_prompt and bool(forgotten.any()):
+            cos, sin = rotary_angles(forgotten, self.head_size, self.rope_base)
+            key = rotate(fixed[:, :, 0], cos[:, None, None, None], sin[:, None, None, None])
+            fixed = torch.stack([key, fixed[:, :, 1]], dim=2)
+        where = forgotten[:, None] + torch.arange(n_prompt, device=x.device)
+        return (torch.cat([fixed, state["backbone.ring"]], dim=4),
+                torch.cat([where, state["backbone.ring_position"] - 1], dim=1))
+
+    def _remember(self, new: Tensor, positions: Tensor, state: StreamState, prompt: bool) -> None:
+        """Keep `new` [B, S, 2, H, T, head] as prompt or in the ring; ring positions are stored + 1, so that 0 is empty."""
+        if prompt:
+            state["backbone.prompt"] = torch.cat([state["backbone.prompt"], new], dim=4)
+            return
+        new, positions = new[:, :, :, :, -self.window :], positions[:, -self.window :]
+        ring, ring_position = state["backbone.ring"], state["backbone.ring_position"]
+        slots = (positions - state["backbone.prompt"].shape[4]) % self.window
+        rows = torch.arange(len(new), device=new.device)[:, None]
+        ring[rows, :, :, :, slots] = new.permute(0, 4, 1, 2, 3, 5)
+        ring_position[rows, slots] = positions + 1

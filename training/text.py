@@ -1,0 +1,81 @@
+"""Stage 2: the text LLM of nano, from dialogues of the grammar as plain text.
+
+    python -m michiai.training.text --tokenizer RUN/tokenizer --out RUN/text
+
+The release model skips this stage: it starts from SmolLM-360M (`scripts/warm_start.py`). The embedding table that comes
+out is frozen in all later stages, so that the listen head can be trained beside the backbone.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer
+
+from michiai.backbone_michiai import Backbone
+from michiai.configuration_michiai import MichiAIConfig, nano_text_config
+from michiai.data.grammar import make_script
+from michiai.data.text import dialogue_text
+from michiai.training.common import fit, parser
+
+OTHER_WEIGHT = 0.1  # of the words that are not the model's own: contexts and questions are random draws
+
+
+class TextStage(nn.Module):
+    """Next-token prediction; the model's own words count fully."""
+
+    def __init__(self, config: MichiAIConfig) -> None:
+        super().__init__()
+        self.backbone = Backbone(config)
+        self.turn, self.done = config.special_tokens["<turn>"], config.special_tokens["<done>"]
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        tokens = batch["tokens"]  # [B, T], 0 after the end
+        hidden = self.backbone(self.backbone.embed_text(tokens))
+        logits = self.backbone.text_logits(hidden[:, :-1]).float()
+        targets = tokens[:, 1:]
+        loss = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        own = own_words(tokens, self.turn, self.done)[:, 1:]
+        weight = torch.where(own, 1.0, OTHER_WEIGHT) * (targets > 0)
+        hit = (logits.argmax(-1) == targets) | ~own
+        return {"loss": (loss * weight).sum() / weight.sum(), "own": (loss * own).sum() / own.sum(),
+                "accuracy": 1 - (~hit).sum() / own.sum()}
+
+
+def own_words(tokens: Tensor, turn: int, done: int) -> Tensor:
+    """Mask [B, T] of the model's answers: after `<turn>` up to and with `<done>`."""
+    opened, closed = (tokens == turn).cumsum(1), (tokens == done).cumsum(1)
+    return (opened > closed - (tokens == done).long()) & (tokens != turn)
+
+
+class TextBatches:
+    """Dialogues of similar length, as token ids [n, T] padded with 0."""
+
+    def __init__(self, tokenizer_path: str, split: str = "train", max_tokens: int = 320) -> None:
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
+        self.split, self.max_tokens = split, max_tokens
+
+    def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
+        texts = []
+        while len(texts) < 4 * n:
+            script = make_script(rng, self.split)
+            if any(turn.who == "model" for turn in script.turns):
+                texts.append(dialogue_text(script, rng))
+        ids = sorted(self.tokenizer(texts)["input_ids"], key=len)
+        first = int(rng.integers(0, len(ids) - n + 1))
+        rows = [torch.tensor(row[: self.max_tokens]) for row in ids[first : first + n]]
+        return {"tokens": nn.utils.rnn.pad_sequence(rows, batch_first=True)}
+
+
+def main() -> None:
+    p = parser(__doc__.splitlines()[0], steps=3000, batch=64, lr=1.5e-3)
+    p.add_argument("--tokenizer", required=True, help="folder of the tokenizer (michiai.training.tokenizer)")
+    args = p.parse_args()
+    torch.manual_seed(args.seed)
+    batches = TextBatches(args.tokenizer)
+    config = MichiAIConfig(text_config=nano_text_config(len(batches.tokenizer)))
+    fit(TextStage(config), batches, args)
+
+
+if __name__ == "__main__":
+    main()
