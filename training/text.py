@@ -1,9 +1,10 @@
 """Stage 2: the text LLM of nano, from dialogues of the grammar as plain text.
 
-    python -m michiai.training.text --tokenizer RUN/tokenizer --out RUN/text
+    python -m michiai.training.text --tokenizer RUN/tokenizer --out RUN/table
+    python -m michiai.training.text --tokenizer RUN/tokenizer --out RUN/text --init RUN/table/model.safetensors
 
-The release model skips this stage: it starts from SmolLM-360M (`scripts/warm_start.py`). The embedding table that comes
-out is frozen in all later stages, so that the listen head can be trained beside the backbone.
+The release model skips this stage: it starts from SmolLM-360M (`scripts/warm_start.py`). The embedding table that comes out
+of the first call is frozen from then on, so that the listen head can be trained beside the backbone.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ from michiai.backbone_michiai import Backbone
 from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.data.grammar import make_script
 from michiai.data.text import dialogue_text
-from michiai.training.common import fit, parser
+from michiai.training.common import fit, load_part, parser
 
 OTHER_WEIGHT = 0.1  # of the words that are not the model's own: contexts and questions are random draws
 
@@ -70,11 +71,16 @@ class TextBatches:
 def main() -> None:
     p = parser(__doc__.splitlines()[0], steps=3000, batch=64, lr=1.5e-3)
     p.add_argument("--tokenizer", required=True, help="folder of the tokenizer (michiai.training.tokenizer)")
+    p.add_argument("--init", help="go on from these weights, with the embedding table frozen")
     args = p.parse_args()
     torch.manual_seed(args.seed)
     batches = TextBatches(args.tokenizer)
     config = MichiAIConfig(text_config=nano_text_config(len(batches.tokenizer)))
-    fit(TextStage(config), batches, args)
+    stage = TextStage(config)
+    if args.init:
+        load_part(stage, args.init)
+        stage.backbone.language_model.get_input_embeddings().requires_grad_(False)
+    fit(stage, batches, args)
 
 
 if __name__ == "__main__":
