@@ -1,0 +1,223 @@
+"""Shards of dialogues -> batches for the listen head, and augmentation so that unseen voices are heard.
+
+A batch is a function of the shards found at the start and of the generator it is given: the same seed and step give
+the same batch. Shards rendered later join when a run is resumed.
+
+B batch, N samples, K mel bins, M mel frames, T frames.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerBase
+
+from michiai.codec_michiai import mel_scale
+from michiai.data.streams import place_words
+
+Words = list[tuple[str, float, float]]  # word, start and end in seconds
+SLOWEST, FASTEST = 0.85, 1.2  # of speech, after the change of rate
+RAMP = 3  # frames around the end of a turn in which the turn gate may be unsure
+USER, MODEL = 0, 1  # channels
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One dialogue of a shard."""
+
+    shard: int
+    start: int  # first sample within the shard
+    stop: int
+    info: dict  # its line of the .jsonl file
+
+
+class Shards:
+    """All dialogues of a folder written by `python -m michiai.data`.
+
+    Args:
+        folder: holds NNNNN.safetensors and NNNNN.jsonl.
+        limit: use the first `limit` shards only (0: all there are now).
+    """
+
+    def __init__(self, folder: str | Path, limit: int = 0) -> None:
+        files = [path for path in sorted(Path(folder).glob("*.safetensors")) if path.with_suffix(".jsonl").exists()]
+        self.files = files[:limit] if limit else files
+        if not self.files:
+            raise ValueError(f"{folder} holds no shards; expected NNNNN.safetensors with NNNNN.jsonl: "
+                             "make them with `python -m michiai.data`")
+        self.handles = [safe_open(path, "pt") for path in self.files]  # memory mapped
+        self.entries: list[Entry] = []
+        for number, (path, handle) in enumerate(zip(self.files, self.handles, strict=True)):
+            offsets = handle.get_tensor("offsets").tolist()
+            lines = path.with_suffix(".jsonl").read_text().splitlines()
+            for start, stop, line in zip(offsets[:-1], offsets[1:], lines, strict=True):
+                self.entries.append(Entry(number, start, stop, json.loads(line)))
+
+    def samples(self, entry: Entry, channel: int, start: int = 0, length: int | None = None) -> np.ndarray:
+        """int16 [length] of one channel from sample `start` of the dialogue on, zeros after its end."""
+        length = entry.stop - entry.start - start if length is None else length
+        first = entry.start + start
+        last = min(first + length, entry.stop)
+        audio = self.handles[entry.shard].get_slice("audio")[channel, first:last].numpy()
+        return np.pad(audio, (0, length - len(audio)))
+
+    def hours(self) -> float:
+        """Hours at 16 kHz."""
+        return sum(entry.stop - entry.start for entry in self.entries) / 16_000 / 3600
+
+
+def turn_target(spans: list[tuple[float, float]], n_frames: int, frame_s: float, known: bool) -> np.ndarray:
+    """[2, T]: has the user finished (0 to 1), and how much the frame counts.
+
+    Args:
+        spans: start and end of the user's complete turns, in seconds, in order; pauses within a turn are not an end.
+        known: nothing came before the clip. If not, frames before the first turn do not count.
+    """
+    target, weight = np.zeros((2, n_frames), dtype=np.float32)
+    times = (np.arange(n_frames) + 1) * frame_s  # a frame is judged at its end
+    weight[:] = 1.0 if known else (times > (spans[0][0] if spans else math.inf))
+    for number, (start, end) in enumerate(spans):
+        following = spans[number + 1][0] if number + 1 < len(spans) else math.inf
+        done = (times > end) & (times <= following)
+        target[done] = np.minimum(1.0, (times[done] - end) / (RAMP * frame_s))
+        weight[(times > start) & (times <= start + RAMP * frame_s)] *= 0.3
+    return np.stack([target, weight])
+
+
+class ListenBatches:
+    """Random clips of dialogues: `batches(step, rng, n)` -> dict of tensors with n rows.
+
+    Some clips are of the model's channel: speech is speech, only its turns are not judged.
+
+    Args:
+        n_frames: length of a clip. delay: frames between the end of a word and its token.
+        frame_size: samples per frame at `sampling_rate`.
+    """
+
+    def __init__(
+        self, shards: Shards, tokenizer: PreTrainedTokenizerBase, n_frames: int, delay: int,
+        frame_size: int = 1280, sampling_rate: int = 16_000, model_channel: float = 0.25,
+    ) -> None:
+        self.shards, self.tokenizer = shards, tokenizer
+        self.n_frames, self.delay, self.model_channel = n_frames, delay, model_channel
+        self.frame_size, self.sampling_rate = frame_size, sampling_rate
+        self.n_samples = math.ceil(n_frames * FASTEST) * frame_size  # of source audio, enough for the fastest
+
+    def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
+        rows = [self.clip(rng) for _ in range(n)]
+        return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
+
+    def clip(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """audio int16 [N], rate [], tokens int64 [T], turn [2, T]."""
+        entry = self.shards.entries[rng.integers(len(self.shards.entries))]
+        channel = MODEL if rng.random() < self.model_channel else USER
+        rate = math.exp(rng.uniform(math.log(SLOWEST), math.log(FASTEST))) if rng.random() < 0.7 else 1.0
+        words: Words = entry.info["model_words" if channel else "user_words"]
+        spare = entry.stop - entry.start - int(self.n_frames * self.frame_size * rate)
+        start = 0 if spare <= 0 or rng.random() < 0.3 else int(rng.integers(spare + 1))
+        start = self.before_word(start, words)
+        return {
+            "audio": self.shards.samples(entry, channel, start, self.n_samples),
+            "rate": np.float32(rate),
+            **self.targets(entry.info, words, channel, start / self.sampling_rate, rate),
+        }
+
+    def before_word(self, start: int, words: Words) -> int:
+        """Move the first sample of a clip out of a word: half a word cannot be heard."""
+        for _, begin, end in words:
+            if begin * self.sampling_rate < start < end * self.sampling_rate:
+                return max(0, int((begin - 0.02) * self.sampling_rate))
+        return start
+
+    def targets(self, info: dict, words: Words, channel: int, start: float, rate: float) -> dict[str, np.ndarray]:
+        """tokens [T] and turn [2, T] of a clip from second `start` on, its speech `rate` times faster."""
+        frame_s = self.frame_size / self.sampling_rate
+        length = self.n_frames * frame_s
+        moved = [(word, (begin - start) / rate, (end - start) / rate) for word, begin, end in words]
+        moved = [(word, begin, end) for word, begin, end in moved if begin > -0.03 and end < length]
+        tokens = place_words(moved, self.tokenizer, self.n_frames, at="end", offset_frames=self.delay)
+        turns = [turn for turn in info["turns"] if turn["who"] == "user"]
+        spans = [((turn["start"] - start) / rate, (turn["end"] - start) / rate) for turn in turns]
+        spans = [span for span in spans if span[0] > -0.03 and span[0] < length]
+        turn = turn_target(spans, self.n_frames, frame_s, known=start == 0)
+        if channel == MODEL:
+            turn[1] = 0.0
+        return {"tokens": np.asarray(tokens, dtype=np.int64), "turn": turn}
+
+
+def uniform(n: int, low: float, high: float, device: torch.device, chance: float = 1.0) -> Tensor:
+    """[n] uniform numbers; 0 instead of some, where only a `chance` of the rows is to be changed."""
+    return (torch.rand(n, device=device) * (high - low) + low) * (torch.rand(n, device=device) < chance)
+
+
+def noise_bank(seconds: int, sampling_rate: int, seed: int = 0) -> Tensor:
+    """[4, N] of power 1: white, pink, brown and hum with a little hiss."""
+    rng = np.random.default_rng(seed)
+    n_samples = seconds * sampling_rate
+    frequency = np.maximum(np.fft.rfftfreq(n_samples, 1 / sampling_rate), 20.0)
+    rows = [np.fft.irfft(np.fft.rfft(rng.standard_normal(n_samples)) / frequency**slope) for slope in (0, 0.5, 1)]
+    time = np.arange(n_samples) / sampling_rate
+    rows.append(sum(np.sin(2 * np.pi * 50 * k * time + k) / k for k in (1, 2, 3, 5)) + 0.05 * rows[0] / rows[0].std())
+    return torch.from_numpy(np.stack([row / row.std() for row in rows])).float()
+
+
+def augment_audio(audio: Tensor, bank: Tensor) -> Tensor:
+    """Other voices far away, noise, then gain: [B, N] -> [B, N]."""
+    n_rows, n_samples = audio.shape
+    device = audio.device
+    level = audio.square().mean(1).clamp(min=1e-8).sqrt()
+    far = torch.where(torch.rand(n_rows, device=device) < 0.25, 10 ** (uniform(n_rows, -34, -18, device) / 20), 0.0)
+    others = audio.roll(1, 0)
+    audio = audio + others * (far * level / others.square().mean(1).clamp(min=1e-8).sqrt())[:, None]
+    starts = torch.randint(bank.shape[1] - n_samples, (n_rows,)).tolist()
+    kinds = torch.randint(len(bank), (n_rows,)).tolist()
+    noise = torch.stack([bank[kind, start : start + n_samples] for kind, start in zip(kinds, starts, strict=True)])
+    loudness = torch.where(torch.rand(n_rows, device=device) < 0.6, 10 ** (uniform(n_rows, -40, -6, device) / 20), 0.0)
+    audio = audio + noise * (loudness * level)[:, None]
+    return (audio * 10 ** (uniform(n_rows, -24, 9, device, chance=0.7) / 20)[:, None]).clamp(-1, 1)
+
+
+def warp_mel(mel: Tensor, rate: Tensor, n_mel: int, stretch: Tensor, nyquist: float) -> Tensor:
+    """Speak `rate` times faster through a vocal tract whose resonances are `stretch` times higher.
+
+    Args:
+        mel: [B, K, M] of LogMel, up to `nyquist` Hz. rate, stretch: [B]. n_mel: mel frames wanted.
+    Returns:
+        [B, K, n_mel], by interpolation in time and frequency (vocal tract length perturbation, Jaitly & Hinton 2013).
+    """
+    _, bins, length = mel.shape
+    device = mel.device
+    top = mel_scale(torch.tensor(nyquist, device=device))
+    centres = top * torch.arange(1, bins + 1, device=device) / (bins + 1)
+    hertz = torch.where(centres < 15, centres * 200 / 3, 1000 * 6.4 ** ((centres - 15) / 27))  # mel_scale undone
+    source = mel_scale(hertz / stretch[:, None]) / top * (bins + 1) - 1  # [B, K], numbers of bins
+    rows = (source + 0.5) / bins
+    steps = (torch.arange(n_mel, device=device) + 0.5) * rate[:, None] / length  # [B, M] from 0 to 1
+    grid = torch.stack([
+        steps[:, None, :].expand(-1, bins, -1), rows[:, :, None].expand(-1, -1, n_mel),
+    ], dim=-1)
+    return F.grid_sample(mel[:, None], grid * 2 - 1, padding_mode="border", align_corners=False)[:, 0]
+
+
+def augment_mel(mel: Tensor) -> Tensor:
+    """Microphone colour, then masks over time and frequency (SpecAugment, arXiv 1904.08779): [B, K, M] -> same."""
+    n_rows, bins, length = mel.shape
+    device = mel.device
+    waves = torch.arange(1, 6, device=device)
+    position = torch.arange(bins, device=device) / bins
+    curves = torch.cos(torch.pi * waves[:, None] * position)  # [5, K]
+    mel = mel + (torch.randn(n_rows, 5, device=device) * 0.18 @ curves)[:, :, None]
+    mean = mel.mean(dim=(1, 2), keepdim=True)
+    for size, limit, axis in ((length, 14, 2), (length, 14, 2), (length, 14, 2), (bins, 12, 1), (bins, 12, 1)):
+        first = torch.rand(n_rows, 1, device=device) * size
+        width = torch.rand(n_rows, 1, device=device) * limit
+        place = torch.arange(size, device=device)
+        hidden = (place >= first) & (place < first + width)  # [B, size]
+        mel = torch.where(hidden.unsqueeze(3 - axis), mean, mel)
+    return mel

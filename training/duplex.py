@@ -1,0 +1,107 @@
+"""Stage 5: everything together. The backbone learns to converse in frames and the speak head to sound.
+
+    python -m michiai.training.duplex --frames RUN/frames --text RUN/text/model.safetensors \
+        --tokenizer RUN/tokenizer --out RUN/duplex
+
+The embedding table, the listen head and the codec are frozen; every step also holds pure text.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer
+
+from michiai.backbone_michiai import Backbone
+from michiai.configuration_michiai import MichiAIConfig, nano_text_config
+from michiai.speak_michiai import SpeakHead, flow_matching_loss, self_distillation_loss
+from michiai.training.common import fit, load_part, parser
+from michiai.training.frames import FRAME, TEXT, Rows
+from michiai.training.text import OTHER_WEIGHT, own_words
+
+PAD_WEIGHT = 0.3  # most frames hold nothing new
+DRAWS = 4  # of noise and time per position, for flow matching
+DISTIL_SHARE = 0.25
+
+
+class DuplexStage(nn.Module):
+    """Text and flow losses over spoken and virtual dialogues and text."""
+
+    def __init__(self, config: MichiAIConfig, history_noise: float = 0.4) -> None:
+        super().__init__()
+        self.backbone, self.speak = Backbone(config), SpeakHead(config)
+        self.history_noise = history_noise
+        self.turn, self.done = config.special_tokens["<turn>"], config.special_tokens["<done>"]
+
+    def positions(self, batch: dict[str, Tensor]) -> Tensor:
+        """Rows of all kinds of positions -> backbone input [n, P, D]."""
+        b, kind = self.backbone, batch["kind"][..., None]
+        user, own = batch["user"][..., None] > 0, batch["own"][..., None] > 0
+        x = (kind == TEXT) * b.embed_text(batch["text"])
+        x = x + batch["has_heard"][..., None] * b.listen_proj(batch["heard"])
+        x = x + batch["has_latent"][..., None] * b.latent_proj(self.noisy(batch["latent"], batch["kind"] == FRAME))
+        return x + user * (b.embed_text(batch["user"]) + b.user_mark) + own * b.embed_text(batch["own"])
+
+    def noisy(self, latents: Tensor, history: Tensor) -> Tensor:
+        """Noise on the own past, so that errors do not pile up (CALM, arXiv 2509.06926): sqrt(k) eps + sqrt(1 - k) z."""
+        k = self.history_noise * torch.rand(len(latents), 1, 1, device=latents.device) ** 2 * history[..., None]
+        return k.sqrt() * torch.randn_like(latents) + (1 - k).sqrt() * latents
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        hidden = self.backbone(self.positions(batch))
+        framed = batch["target"] >= 0
+        logits = self.backbone.text_logits(hidden[framed]).float()
+        target = batch["target"][framed]
+        ce = F.cross_entropy(logits, target, reduction="none")
+        weight = torch.where(target > 0, 1.0, PAD_WEIGHT)
+        said = target > 0
+        losses = {"text": (ce * weight).sum() / weight.sum(), "token": ce[said].mean(), "pad": ce[~said].mean(),
+                  "accuracy": (logits.argmax(-1) == target)[said].float().mean(), "plain": self.plain(batch["plain"])}
+        chosen = torch.rand_like(batch["flow"]) < batch["flow"]
+        velocity_data = batch["goal"][chosen]
+        losses["flow"], losses["distil"] = self.flow(hidden[chosen], velocity_data)
+        flow = (1 - DISTIL_SHARE) * losses["flow"] + DISTIL_SHARE * losses["distil"]
+        losses["loss"] = losses["text"] + 0.3 * losses["plain"] + flow
+        return losses
+
+    def plain(self, tokens: Tensor) -> Tensor:
+        """Next-token loss of text-only dialogues [n, P]."""
+        logits = self.backbone.text_logits(self.backbone(self.backbone.embed_text(tokens))[:, :-1]).float()
+        targets = tokens[:, 1:]
+        weight = torch.where(own_words(tokens, self.turn, self.done)[:, 1:], 1.0, OTHER_WEIGHT) * (targets > 0)
+        return (F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * weight).sum() / weight.sum()
+
+    def flow(self, hidden: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
+        """Flow matching and self-distillation losses on hidden states [N, D] and latents [N, L]."""
+        velocity = self.speak.velocity(hidden)
+        many = data.expand(DRAWS, *data.shape)
+        return flow_matching_loss(velocity, many).mean(), self_distillation_loss(velocity, data).mean()
+
+
+def main() -> None:
+    p = parser(__doc__.splitlines()[0], steps=2000, batch=16, lr=8e-4)
+    p.add_argument("--frames", type=Path, required=True, help="folder of prepared frames")
+    p.add_argument("--tokenizer", required=True)
+    p.add_argument("--text", help="weights of the text stage to start from")
+    p.add_argument("--init", help="weights of an earlier duplex run to start from")
+    p.add_argument("--virtual", type=float, default=0.25, help="share of framed rows that have no sound")
+    args = p.parse_args()
+    if not (args.text or args.init):
+        p.error("--text or --init is needed: weights to start from")
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    torch.manual_seed(args.seed)
+    config = MichiAIConfig(text_config=nano_text_config(len(tokenizer)))
+    stage = DuplexStage(config)
+    if args.text:
+        load_part(stage.backbone, args.text, "backbone.")
+    if args.init:
+        load_part(stage, args.init)
+    stage.backbone.language_model.get_input_embeddings().requires_grad_(False)
+    rows = Rows(args.frames, tokenizer, config, virtual=args.virtual)
+    print(f"{len(rows.index)} spoken dialogues")
+    fit(stage, rows, args, ema=0.999)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Frames, virtual frames and text -> batches for the duplex stage.
+
+A row is a sequence of positions: prompt text, voice prompt, then frames, with injected text between them. Three kinds:
+- spoken: a rendered dialogue, its frames prepared by `michiai.training.prepare`;
+- virtual: a fresh script laid out on a timeline without any sound. Frames of text alone cost no synthesis, so that
+  what can be said in frames is as varied as what can be said in text;
+- text: the text-only form, so that the language does not decay.
+
+n rows, P positions, D listen width, L latent width.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from michiai.configuration_michiai import MichiAIConfig
+from michiai.data.grammar import Script, make_script
+from michiai.data.streams import place_words
+from michiai.training.prepare import own_stream
+
+IGNORE = -1  # no text target at this position
+TEXT, VOICE, FRAME = 0, 1, 2  # kinds of positions; padding counts as text
+
+
+def word_seconds(word: str, pace: float) -> float:
+    """How long a word takes to say, roughly."""
+    return pace * (0.12 + 0.055 * len(word))
+
+
+def virtual_dialogue(script: Script, rng: np.random.Generator) -> dict:
+    """A script on a timeline, as rendering would describe it: word times, turns, injections; `seconds` in all."""
+    now = rng.uniform(0.3, 1.5)
+    words: dict[str, list] = {"user": [], "model": []}
+    turns, injections = [], []
+    texts = dict(script.injections)
+    for i, turn in enumerate(script.turns):
+        if i in texts:
+            now += rng.uniform(0.3, 1.0)
+            injections.append((now, texts[i]))
+            now += rng.uniform(0.2, 1.0)
+        start = now
+        before = turns[-1] if turns else None
+        if turn.who == "model" and before and turn.timing == "after":
+            start = before["end"] + rng.uniform(0.52, 0.72)
+        elif before and turn.timing in ("interrupt", "backchannel"):
+            start = rng.uniform(before["start"] + 0.4, max(before["start"] + 0.5, before["end"] - 0.6))
+        elif before and turn.timing == "overlap":
+            start = before["end"] - rng.uniform(0.1, 0.4)
+        elif before:
+            start = before["end"] + rng.uniform(0.4, 1.6)
+        if before and turn.timing == "interrupt":
+            before["end"] = min(before["end"], start + rng.uniform(0.60, 0.76))
+            words["model"] = [w for w in words["model"] if w[1] < before["end"]]
+        at, pace = start, rng.uniform(0.75, 1.25)
+        for word in turn.text.split():
+            if word == "<pause>":
+                at += rng.uniform(0.6, 1.8)
+                continue
+            end = at + word_seconds(word, pace)
+            words[turn.who].append((word, at, end))
+            at = end
+        turns.append({"who": turn.who, "start": start, "end": at})
+        if turn.timing == "backchannel":
+            turns[-2], turns[-1] = turns[-1], turns[-2]  # the turn it lies in goes on: what follows counts from its end
+        now = max(t["end"] for t in turns)
+    return {"instructions": script.instructions, "context": script.context, "injections": injections, "turns": turns,
+            "user_words": words["user"], "model_words": words["model"], "seconds": now + rng.uniform(0.6, 1.6)}
+
+
+class Rows:
+    """Assembles rows and batches.
+
+    Args:
+        folder: prepared frames; None for virtual and text rows only.
+        virtual: share of virtual rows among the framed ones.
+    """
+
+    def __init__(self, folder: Path | None, tokenizer: PreTrainedTokenizerBase, config: MichiAIConfig, *,
+                 split: str = "train", virtual: float = 0.25) -> None:
+        self.tokenizer, self.config, self.split, self.virtual = tokenizer, config, split, virtual
+        self.shards: list[dict[str, Tensor]] = []
+        self.index: list[tuple[int, int, dict]] = []
+        for path in sorted(folder.glob("*.safetensors")) if folder else []:
+            infos = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+            self.index += [(len(self.shards), i, info) for i, info in enumerate(infos)]
+            self.shards.append(load_file(str(path)))
+
+    def tokens(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def prompt(self, info: dict) -> list[int]:
+        parts = [f"<{name}> {info[name]}" for name in ("instructions", "context") if info.get(name)]
+        return self.tokens(" ".join(parts)) if parts else []
+
+    def spoken(self, shard: int, i: int, info: dict, rng: np.random.Generator) -> dict[str, Tensor]:
+        """The row of a rendered dialogue. Now and then the voice prompt or the listen head's embeddings are absent."""
+        t = self.shards[shard]
+        a, b = t["offsets"][i : i + 2].tolist()
+        c, d = t["voice_offsets"][i : i + 2].tolist()
+        n_voice = min(d - c, int(rng.integers(20, 45)))
+        voice = t["voice"][c : c + n_voice].float()
+        return self.row(self.prompt(info), voice, info, heard=t["heard"][a:b].float() if rng.random() < 0.9 else None,
+                        user=t["user_text"][a:b].long(), own=t["own_text"][a:b].long(), latents=t["latents"][a:b].float())
+
+    def virtual_row(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        info = virtual_dialogue(make_script(rng, self.split), rng)
+        n = int(info["seconds"] * self.config.frame_rate) + 1
+        user = place_words(info["user_words"], self.tokenizer, n, at="end", offset_frames=self.config.listen_config.delay)
+        own = own_stream(info, self.tokenizer, n, self.config)
+        voice = torch.zeros(0, self.config.latent_dim)
+        return self.row(self.prompt(info), voice, info, heard=None, user=torch.tensor(user), own=torch.tensor(own))
+
+    def row(self, prompt: list[int], voice: Tensor, info: dict, *, heard: Tensor | None, user: Tensor, own: Tensor,
+            latents: Tensor | None = None) -> dict[str, Tensor]:
+        """Positions of one dialogue; `heard`, `latents` None: that stream is absent."""
+        n, L = len(own), self.config.latent_dim
+        cuts = [(min(n, int(time * self.config.frame_rate)), self.tokens(f"<context> {text}")) for time, text in info["injections"]]
+        kind, text, frame_at = [TEXT] * len(prompt) + [VOICE] * len(voice), [*prompt] + [0] * len(voice), []
+        for t in range(n):
+            for _, ids in (c for c in cuts if c[0] == t):
+                kind += [TEXT] * len(ids)
+                text += ids
+            frame_at.append(len(kind))
+            kind.append(FRAME)
+            text.append(0)
+        P, at = len(kind), torch.tensor(frame_at)
+        row = {"kind": torch.tensor(kind), "text": torch.tensor(text), "user": torch.zeros(P, dtype=torch.long)}
+        row["own"], row["target"] = torch.zeros(P, dtype=torch.long), torch.full((P,), IGNORE)
+        row["heard"], row["has_heard"] = torch.zeros(P, self.config.listen_config.width), torch.zeros(P, dtype=torch.bool)
+        row["latent"], row["has_latent"] = torch.zeros(P, L), torch.zeros(P, dtype=torch.bool)
+        row["goal"], row["flow"] = torch.zeros(P, L), torch.zeros(P)
+        row["user"][at], row["target"][at] = user, own
+        row["own"][at[1:]] = own[:-1]
+        if heard is not None:
+            row["heard"][at], row["has_heard"][at] = heard, True
+        if latents is not None:
+            row["goal"][at], row["flow"][at] = latents, self.flow_weight(own)
+            row["latent"][at[1:]], row["has_latent"][at] = latents[:-1], True
+        first = len(prompt)
+        row["latent"][first : first + len(voice)], row["has_latent"][first : first + len(voice)] = voice, True
+        return row
+
+    def flow_weight(self, own: Tensor) -> Tensor:
+        """1 from `<turn>` until two frames after `<done>`, 0.1 where the model is silent: [T]."""
+        turn, done = (own == self.config.special_tokens[name] for name in ("<turn>", "<done>"))
+        closed = torch.cat([torch.zeros(3, dtype=torch.long), done.long()])[: len(own)].cumsum(0)
+        return torch.where(turn.long().cumsum(0) > closed, 1.0, 0.1)
+
+    def text_row(self, rng: np.random.Generator) -> list[int]:
+        from michiai.data.text import dialogue_text
+
+        while True:
+            script = make_script(rng, self.split)
+            if any(turn.who == "model" for turn in script.turns):
+                return self.tokens(dialogue_text(script, rng))[:320]
+
+    def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
+        """`n` framed rows of similar length under their own names and `n` text rows as `plain` [n, P]."""
+        count = round(n * self.virtual) if self.index else n
+        picked = rng.integers(0, max(1, len(self.index)), 4 * (n - count))
+        shapes = sorted(picked.tolist(), key=lambda k: self.index[k][2]["turns"][-1]["end"] if self.index[k][2]["turns"] else 0)
+        first = int(rng.integers(0, len(shapes) - (n - count) + 1))
+        rows = [self.spoken(*self.index[k], rng) for k in shapes[first : first + n - count]]
+        rows += [self.virtual_row(rng) for _ in range(count)]
+        limit = self.config.max_prompt + self.config.window
+        batch = {name: nn.utils.rnn.pad_sequence([row[name][:limit] for row in rows], batch_first=True,
+                                                 padding_value=IGNORE if name == "target" else 0) for name in rows[0]}
+        plain = sorted((self.text_row(rng) for _ in range(4 * n)), key=len)
+        first = int(rng.integers(0, 3 * n + 1))
+        batch["plain"] = nn.utils.rnn.pad_sequence([torch.tensor(p) for p in plain[first : first + n]], batch_first=True)
+        return batch

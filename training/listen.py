@@ -1,0 +1,201 @@
+"""Train the listen head: streaming speech recognition and the turn gate, on top of a frozen text embedding table.
+
+    python -m michiai.training.listen --data shards/train --tokenizer TOKENIZER --table TEXT/model.safetensors --out OUT
+    python -m michiai.training.listen --data shards/test ... --evaluate OUT/model.safetensors
+
+The first trains and writes OUT/model.safetensors (keys `listen.*`); the second listens to whole dialogues, feeding back
+what it heard itself, and prints word errors per speech engine.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from michiai.configuration_michiai import MichiAIConfig
+from michiai.listen_michiai import PAD_ID, ListenHead, token_logits, transcribe_frames
+from michiai.training import common
+from michiai.training.audio_data import (
+    USER,
+    ListenBatches,
+    Shards,
+    augment_audio,
+    augment_mel,
+    noise_bank,
+    uniform,
+    warp_mel,
+)
+
+TABLE = "backbone.language_model.model.embed_tokens.weight"
+PAD_WEIGHT = 0.3  # nothing is new in most frames
+TURN_WEIGHT = 0.3
+
+
+class ListenStage(nn.Module):
+    """The listen head with its losses.
+
+    Args:
+        table: the text LLM's embedding table [V, W]; not trained.
+        augment: change voices, rate, noise and colour.
+    """
+
+    def __init__(self, config: MichiAIConfig, table: Tensor, augment: bool = True) -> None:
+        super().__init__()
+        self.config, self.augment = config, augment
+        self.listen = ListenHead(config, table.shape[1])
+        self.register_buffer("table", table.clone(), persistent=False)  # belongs to the backbone's checkpoint
+        self.register_buffer("bank", noise_bank(40, config.sampling_rate), persistent=False)
+
+    @torch.no_grad()
+    def features(self, batch: dict[str, Tensor]) -> Tensor:
+        """Log-mel [B, K, M] of the clips, at their rates."""
+        n_mel = batch["tokens"].shape[1] * (self.config.frame_size * self.config.listen_config.mel_rate
+                                            // self.config.sampling_rate)
+        audio = batch["audio"].float() / 32768
+        device = audio.device
+        if self.augment:
+            audio = augment_audio(audio, self.bank)
+        with torch.autocast(device.type, enabled=False):
+            mel = self.listen.mel(audio)
+            stretch = torch.exp(uniform(len(mel), -0.2, 0.2, device, chance=0.8 * self.augment))
+            mel = warp_mel(mel, batch["rate"].to(device), n_mel, stretch, self.config.sampling_rate / 2)
+            return augment_mel(mel) if self.augment else mel
+
+    def feedback(self, tokens: Tensor) -> Tensor:
+        """The tokens fed back: those of one frame before, some of them lost, misheard or made up."""
+        previous = F.pad(tokens[:, :-1], (1, 0), value=PAD_ID)
+        chance = torch.rand(previous.shape, device=tokens.device)
+        random = torch.randint_like(previous, len(self.table))
+        heard = previous != PAD_ID
+        previous = torch.where(heard & (chance < 0.06), PAD_ID, previous)
+        return torch.where((heard & (chance > 0.92)) | (chance > 0.995), random, previous)
+
+    def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        tokens, (turn, turn_weight) = batch["tokens"], batch["turn"].unbind(1)
+        sound = self.listen.encode(self.features(batch))
+        heard = self.listen.attend(sound, F.embedding(self.feedback(tokens), self.table))
+        due = tokens != PAD_ID
+        weight = torch.where(due, 1.0, PAD_WEIGHT)
+        emit = F.binary_cross_entropy_with_logits(heard.emit_logits.float(), due.float(), weight, reduction="sum")
+        logits = token_logits(heard.text_hidden[due], self.table)
+        word = F.cross_entropy(logits, tokens[due], reduction="sum")
+        turns = F.binary_cross_entropy_with_logits(heard.turn_logits.float(), turn, turn_weight, reduction="sum")
+        n_due = due.sum().clamp(min=1)
+        losses = {"emit": emit / weight.sum(), "word": word / n_due, "turn": turns / turn_weight.sum().clamp(min=1)}
+        losses["loss"] = (word + emit) / weight.sum() + TURN_WEIGHT * losses["turn"]
+        correct = (logits.argmax(-1) == tokens[due]).sum() / n_due
+        return losses | {"token_accuracy": correct.detach()}
+
+
+def word_errors(wanted: list[str], heard: list[str]) -> int:
+    """Substitutions, deletions and insertions (Levenshtein distance) between two lists of words."""
+    row = list(range(len(heard) + 1))
+    for i, word in enumerate(wanted, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(heard, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1]
+
+
+def plain_words(text: str) -> list[str]:
+    """Words to compare: breaths, laughs and other sounds left out."""
+    return [word for word in text.split() if not word.startswith("<")]
+
+
+def listen_to(listen: ListenHead, table: Tensor, shards: Shards, frame_size: int, limit: int, size: int = 16):
+    """Yield (dialogue info, tokens [T], turn logits [T]) of the users, batched by length."""
+    entries = sorted(shards.entries[: limit or None], key=lambda entry: entry.stop - entry.start)
+    for first in range(0, len(entries), size):
+        group = entries[first : first + size]
+        longest = max(entry.stop - entry.start for entry in group)
+        n_samples = -(-(longest + frame_size) // frame_size) * frame_size
+        audio = np.stack([shards.samples(entry, USER, 0, n_samples) for entry in group])
+        tokens, _, turns = transcribe_frames(listen, table, torch.from_numpy(audio).float() / 32768)
+        yield from zip([entry.info for entry in group], tokens, turns, strict=True)
+
+
+def evaluate(
+    listen: ListenHead, table: Tensor, tokenizer: PreTrainedTokenizerBase, shards: Shards, frame_size: int, limit: int
+) -> dict[str, dict[str, float]]:
+    """Word error rate, free running, and the turn gate's hits, per speech engine of the user's voice."""
+    counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for info, tokens, turns in listen_to(listen, table, shards, frame_size, limit):
+        text = tokenizer.decode(tokens[tokens != PAD_ID].tolist())
+        wanted = plain_words(" ".join(word for word, _, _ in info["user_words"]))
+        errors = word_errors(wanted, plain_words(text))
+        gate = turns > 0
+        for key in ("all", str(info["user_voice"]).split("-")[0].split(":")[0], "behaviour " + info["behaviour"]):
+            row = counts[key]
+            row["dialogues"] += 1
+            row["words"] += len(wanted)
+            row["errors"] += errors
+            for turn in info["turns"]:
+                if turn["who"] == "user" and turn["timing"] != "backchannel":
+                    last, frame_s = turn["end"], 0.08
+                    after = gate[int((last + 0.24) / frame_s) : int((last + 0.64) / frame_s)]
+                    during = gate[int((turn["start"] + 0.3) / frame_s) : int(last / frame_s)]
+                    row["turns"] += 1
+                    row["ends_found"] += float(after.any())
+                    row["false_ends"] += float(during.any())
+    for row in counts.values():
+        row["wer"] = row["errors"] / max(1.0, row["words"])
+    return {key: dict(row) for key, row in sorted(counts.items())}
+
+
+def report(results: dict[str, dict[str, float]]) -> None:
+    print(f"{'voices':28s} {'dialogues':>9s} {'words':>7s} {'word errors':>11s} {'ends found':>10s} {'false ends':>10s}")
+    for key, row in results.items():
+        turns = max(1.0, row.get("turns", 0.0))
+        print(f"{key:28s} {row['dialogues']:9.0f} {row['words']:7.0f} {row['wer']:11.2%} "
+              f"{row.get('ends_found', 0) / turns:10.1%} {row.get('false_ends', 0) / turns:10.1%}")
+    print(json.dumps({"evaluation": "listen", "results": results}))
+
+
+def load_table(path: str) -> Tensor:
+    """The text LLM's embedding table [V, W] from the text stage's checkpoint."""
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(TABLE).float()
+
+
+def arguments() -> argparse.Namespace:
+    parser = common.parser(__doc__, steps=4000, batch=16, lr=1e-3)
+    parser.add_argument("--data", required=True, help="folder of shards")
+    parser.add_argument("--shards", type=int, default=0, help="use the first so many only (0: all)")
+    parser.add_argument("--tokenizer", required=True, help="folder of the tokenizer")
+    parser.add_argument("--table", required=True, help="text stage checkpoint that holds the embedding table")
+    parser.add_argument("--clip-frames", type=int, default=120, help="frames per clip")
+    parser.add_argument("--config", default="", help="folder of a config.json (default: nano)")
+    parser.add_argument("--evaluate", default="", help="listen checkpoint: evaluate it on --data instead of training")
+    parser.add_argument("--limit", type=int, default=0, help="evaluate so many dialogues only (0: all)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    stage = ListenStage(config, load_table(args.table))
+    shards = Shards(args.data, args.shards)
+    if args.evaluate:
+        stage.load_state_dict(load_file(args.evaluate))
+        stage.eval()
+        report(evaluate(stage.listen, stage.table, tokenizer, shards, config.frame_size, args.limit))
+        return
+    n_weights = sum(p.numel() for p in stage.parameters())
+    print(f"{len(shards.entries)} dialogues, {shards.hours():.1f} h, {n_weights:,} weights")
+    batches = ListenBatches(
+        shards, tokenizer, args.clip_frames, config.listen_config.delay, config.frame_size, config.sampling_rate
+    )
+    common.fit(stage, batches, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Stage 4: shards of audio -> shards of frames, with the frozen codec and listen head.
+
+    python -m michiai.training.prepare --data RUN/data/train --codec RUN/codec/model.safetensors \
+        --listen RUN/listen/model.safetensors --table RUN/table/model.safetensors --tokenizer RUN/tokenizer --out RUN/frames
+
+The duplex stage then reads frames only: own latents and own text, and of the user what the listen head really heard,
+mistakes included. `follow` waits for new shards of a data set that is still being rendered.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from michiai.backbone_michiai import Backbone
+from michiai.codec_michiai import AudioEncoder
+from michiai.configuration_michiai import MichiAIConfig, nano_text_config
+from michiai.data.streams import place_words
+from michiai.listen_michiai import ListenHead, transcribe_frames
+from michiai.training.common import load_part, save_tensors
+
+
+def own_stream(info: dict, tokenizer: PreTrainedTokenizerBase, n_frames: int, config: MichiAIConfig) -> list[int]:
+    """The model's text stream [T]: `<turn>`, its words `text_lead` frames before their sound, `<done>` when the sound ends."""
+    frame = 1 / config.frame_rate
+    lead = config.speak_config.text_lead
+    words: list[tuple[str, float, float]] = []
+    for turn in info["turns"]:
+        if turn["who"] != "model":
+            continue
+        start, end = turn["start"], turn["end"]
+        spoken = [(w, s, e) for w, s, e in info["model_words"] if start - frame / 2 <= s < end]
+        words.append(("<turn>", min(start, spoken[0][1] if spoken else start) - frame, start))
+        words += spoken
+        words.append(("<done>", end + lead * frame, end + lead * frame))
+    return place_words(words, tokenizer, n_frames, at="start", offset_frames=lead)
+
+
+def pad_frames(rows: list[np.ndarray], frame_size: int) -> Tensor:
+    """int16 clips of any length -> float [B, N], whole frames, zeros after the end."""
+    length = math.ceil(max(map(len, rows)) / frame_size) * frame_size
+    out = torch.zeros(len(rows), length)
+    for row, clip in zip(out, rows, strict=True):
+        row[: len(clip)] = torch.from_numpy(clip.astype(np.float32) / 32768)
+    return out
+
+
+class Preparer(nn.Module):
+    """The frozen parts that turn audio into frames."""
+
+    def __init__(self, config: MichiAIConfig, tokenizer: PreTrainedTokenizerBase, codec: str, listen: str, table: str):
+        super().__init__()
+        self.config, self.tokenizer = config, tokenizer
+        self.codec, self.listen = AudioEncoder(config), ListenHead(config, config.text_config.hidden_size)
+        backbone = Backbone(config)
+        load_part(self.codec, codec, "codec.")
+        load_part(self.listen, listen, "listen.")
+        load_part(backbone, table, "backbone.")
+        self.table = backbone.table.detach()
+        self.eval()
+
+    @torch.inference_mode()
+    def shard(self, path: Path) -> tuple[dict[str, Tensor], list[dict]]:
+        """Frames of all dialogues of a shard, concatenated, with offsets; and their descriptions."""
+        infos = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
+        size = self.config.frame_size
+        with safe_open(path, "pt") as f:
+            audio, offsets = f.get_tensor("audio").numpy(), f.get_tensor("offsets").tolist()
+            reference, cuts = f.get_tensor("reference").numpy(), f.get_tensor("reference_offsets").tolist()
+        spans = list(zip(offsets[:-1], offsets[1:], strict=True))
+        lengths = [math.ceil((b - a) / size) for a, b in spans]
+        user = pad_frames([audio[0, a:b] for a, b in spans], size)
+        tokens, embeds, _ = transcribe_frames(self.listen, self.table, user)
+        latents = self.codec(pad_frames([audio[1, a:b] for a, b in spans], size))
+        voices = [reference[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        voice_lengths = [len(v) // size for v in voices]
+        voice = self.codec(pad_frames(voices, size))
+        own = [torch.tensor(own_stream(i, self.tokenizer, n, self.config)) for i, n in zip(infos, lengths, strict=True)]
+
+        def joined(rows: Tensor | list[Tensor], sizes: list[int]) -> Tensor:
+            return torch.cat([row[:n] for row, n in zip(rows, sizes, strict=True)])
+
+        return {
+            "heard": joined(embeds, lengths).half(),
+            "user_text": joined(tokens, lengths).short(),
+            "latents": joined(latents, lengths).half(),
+            "own_text": torch.cat(own).short(),
+            "voice": joined(voice, voice_lengths).half(),
+            "offsets": torch.tensor([0, *lengths]).cumsum(0),
+            "voice_offsets": torch.tensor([0, *voice_lengths]).cumsum(0),
+        }, infos
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--data", type=Path, required=True, help="folder of audio shards (python -m michiai.data)")
+    p.add_argument("--codec", required=True, help="weights with codec.*")
+    p.add_argument("--listen", required=True, help="weights with listen.*")
+    p.add_argument("--table", required=True, help="weights with backbone.*: the frozen embedding table")
+    p.add_argument("--tokenizer", required=True)
+    p.add_argument("--out", type=Path, required=True, help="folder for the frames")
+    p.add_argument("--threads", type=int, default=1)
+    args = p.parse_args()
+    torch.set_num_threads(args.threads)
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    config = MichiAIConfig(text_config=nano_text_config(len(tokenizer)))
+    preparer = Preparer(config, tokenizer, args.codec, args.listen, args.table)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for path in tqdm(sorted(args.data.glob("*.safetensors")), desc="frames", unit="shard"):
+        target = args.out / path.name
+        if target.exists():
+            continue
+        tensors, infos = preparer.shard(path)
+        target.with_suffix(".jsonl").write_text("".join(json.dumps(i) + "\n" for i in infos))
+        save_tensors(target, tensors)
+
+
+if __name__ == "__main__":
+    main()
