@@ -35,12 +35,14 @@ class CodecConfig:
 class VocoderConfig:
     """Vocoder: latents -> waveform."""
 
-    width: int = 256  # of the trunk at the mel rate
-    depth: int = 6  # residual blocks of the trunk
+    rate: int = 100  # of the trunk, per second
+    width: int = 224  # of the trunk
+    depth: int = 5  # residual blocks of the trunk
     upsample_rates: list[int] = field(default_factory=lambda: [10])
-    upsample_widths: list[int] = field(default_factory=lambda: [96])
+    upsample_widths: list[int] = field(default_factory=lambda: [64])
     resblock_kernels: list[int] = field(default_factory=lambda: [3, 7])
     resblock_dilations: list[int] = field(default_factory=lambda: [1, 3])
+    resblock_pairs: bool = False  # each dilated convolution is followed by a plain one, as in HiFi-GAN V1
     istft_hop: int = 16  # samples per inverse STFT frame; 0: a last convolution makes the waveform
     istft_n_fft: int = 64
 

@@ -30,7 +30,7 @@ class DuplexStage(nn.Module):
 
     def __init__(self, config: MichiAIConfig, history_noise: float = 0.4) -> None:
         super().__init__()
-        self.backbone, self.speak = Backbone(config), SpeakHead(config)
+        self.backbone, self.speak_head = Backbone(config), SpeakHead(config)
         self.history_noise = history_noise
         self.turn, self.done = config.special_tokens["<turn>"], config.special_tokens["<done>"]
 
@@ -74,7 +74,7 @@ class DuplexStage(nn.Module):
 
     def flow(self, hidden: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
         """Flow matching and self-distillation losses on hidden states [N, D] and latents [N, L]."""
-        velocity = self.speak.velocity(hidden)
+        velocity = self.speak_head.velocity(hidden)
         many = data.expand(DRAWS, *data.shape)
         return flow_matching_loss(velocity, many).mean(), self_distillation_loss(velocity, data).mean()
 

@@ -1,0 +1,224 @@
+"""Voices and speech: one `synthesise` over flite, espeak-ng and festival, with the times of every word.
+
+A voice is an engine's voice plus quantised settings (vocal tract warp, pitch, range, rate), so that its `id` says everything.
+Held-out voices, which the training data never holds:
+- flite and festival kal: settings whose hash of (engine, name, sex, warp, pitch) falls in the held-out seventh;
+- espeak-ng: the accents and the voice variants of HELD_OUT_ACCENTS and HELD_OUT_VARIANTS;
+- festival ked: the whole voice.
+The test split draws from these alone, the training split never.
+"""
+
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+from scipy.signal import resample
+
+from . import sounds, tts_espeak, tts_festival, tts_flite
+
+RATE = 16_000
+LEVEL = 10 ** (-23 / 20)  # rms of speech, full scale 1
+ENGINES = {"flite": tts_flite.speak, "espeak": tts_espeak.speak, "festival": tts_festival.speak}
+ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc", "en-029")
+HELD_OUT_ACCENTS = ("en-gb-scotland", "en-gb-x-gbcwmd")
+VARIANTS = {"F": ("f1", "f2", "f3", "f4", "belinda", "linda", "steph", "Annie", "anika", "aunty"),
+            "M": ("m1", "m2", "m3", "m4", "m5", "m6", "m8", "Alex", "Andy", "Denis", "Lee", "Mike", "max", "michael")}
+HELD_OUT_VARIANTS = {"F": ("f5", "Andrea", "steph2"), "M": ("m7", "Gene", "david")}
+# engine voice, sex it is used as, warp (from, to), pitch in Hz (from, to)
+TRACTS = {
+    "slt": (("F", (0.90, 1.18), (150, 240)), ("F", (0.90, 1.18), (150, 240)), ("M", (0.82, 0.86), (95, 135))),
+    "rms": (("M", (0.84, 1.16), (0, 0)),),
+    "awb": (("M", (0.84, 1.12), (85, 160)), ("F", (1.14, 1.22), (170, 230))),
+    "kal16": (("M", (0.86, 1.12), (80, 150)), ("F", (1.14, 1.22), (170, 220))),
+    "kal": (("M", (0.86, 1.12), (80, 150)), ("F", (1.14, 1.22), (170, 220))),
+    "slt_hts": (("F", (0.90, 1.18), (0, 0)),),
+    "ked": (("M", (0.90, 1.12), (80, 150)), ("F", (1.14, 1.22), (170, 220))),
+}
+# (split, role) -> engine voice -> share
+SHARES = {
+    ("train", "user"): {"slt": 0.19, "rms": 0.12, "awb": 0.15, "kal16": 0.09, "espeak": 0.35, "kal": 0.05, "slt_hts": 0.05},
+    ("train", "model"): {"slt": 0.40, "rms": 0.18, "awb": 0.19, "kal16": 0.08, "espeak": 0.15},
+    ("test", "user"): {"slt": 0.32, "rms": 0.17, "awb": 0.26, "espeak": 0.15, "ked": 0.10},
+    ("test", "model"): {"slt": 0.45, "rms": 0.25, "awb": 0.30},
+}
+
+
+@dataclass(frozen=True)
+class VoiceSpec:
+    """Who speaks. `pitch`: median Hz (espeak: its 0-99 scale); `range`: factor on the pitch movement (espeak: 0-99)."""
+
+    engine: str  # flite | espeak | festival
+    name: str
+    sex: str  # F | M, as it sounds
+    warp: float  # vocal tract: all formants times this
+    pitch: float
+    range: float
+    rate: float  # speed, 1 = the engine's own
+
+    @property
+    def id(self) -> str:
+        return f"{self.engine}:{self.name}:{self.sex}:w{self.warp:.2f}:p{self.pitch:.0f}:v{self.range:g}:r{self.rate:.2f}"
+
+    @property
+    def f0(self) -> float:
+        """Median Hz, near enough for a laugh."""
+        if self.engine == "espeak":
+            return (190.0 if self.sex == "F" else 105.0) * 2 ** ((self.pitch - 50) / 80)
+        return self.pitch
+
+
+@dataclass(frozen=True)
+class Speech:
+    """`audio` float32 [N] at 16 kHz; `words` (word or sound token, start, end) in seconds."""
+
+    audio: np.ndarray
+    words: list[tuple[str, float, float]]
+
+
+def is_held_out(voice: VoiceSpec) -> bool:
+    """Whether only the test split may use this voice."""
+    if voice.engine == "espeak":
+        accent, variant = voice.name.split("+")
+        return accent in HELD_OUT_ACCENTS or variant in HELD_OUT_VARIANTS["F"] + HELD_OUT_VARIANTS["M"]
+    key = f"voice|{voice.engine}|{voice.name}|{voice.sex}|{voice.warp:.2f}|{voice.pitch:.0f}"
+    return voice.name == "ked" or crc32(key.encode()) % 7 == 0
+
+
+def held_out_voices() -> dict:
+    """For the manifest."""
+    return {"rule": __doc__, "accents": HELD_OUT_ACCENTS, "variants": HELD_OUT_VARIANTS, "voices": ["festival:ked"]}
+
+
+def _grid(rng: np.random.Generator, low: float, high: float, step: float) -> float:
+    return round(low + step * int(rng.integers(0, round((high - low) / step) + 1)), 3)
+
+
+def _draw_espeak(rng: np.random.Generator, split: str, sex: str) -> VoiceSpec:
+    accents, variants = ACCENTS, VARIANTS[sex]
+    if split == "test" and rng.random() < 0.5:
+        accents = HELD_OUT_ACCENTS
+    elif split == "test":
+        variants = HELD_OUT_VARIANTS[sex]
+    name = f"{accents[int(rng.integers(len(accents)))]}+{variants[int(rng.integers(len(variants)))]}"
+    return VoiceSpec("espeak", name, sex, _grid(rng, 0.92, 1.08, 0.02), _grid(rng, 30, 70, 5), _grid(rng, 30, 70, 10),
+                     _grid(rng, 0.85, 1.1, 0.05))
+
+
+def _draw(rng: np.random.Generator, name: str, sex: str) -> VoiceSpec:
+    rows = [row for row in TRACTS[name] if row[0] == sex]
+    _, warps, pitches = rows[int(rng.integers(len(rows)))]
+    engine = tts_festival if name in tts_festival.VOICES else tts_flite
+    warp = _grid(rng, *warps, 0.02)
+    pitch = round(engine.NATIVE_F0[name] * warp) if name in engine.FIXED_F0 else _grid(rng, *pitches, 10)
+    return VoiceSpec("festival" if engine is tts_festival else "flite", name, sex, warp, pitch,
+                     _grid(rng, 0.7, 1.3, 0.1), _grid(rng, 0.85, 1.15, 0.05))
+
+
+def sample_voice(rng: np.random.Generator, split: str, role: str = "user", sex: str | None = None) -> VoiceSpec:
+    """A voice of the split for the role ("user" | "model"), of one sex if asked."""
+    shares = SHARES[split, role]
+    if sex is not None:
+        shares = {n: s for n, s in shares.items() if n == "espeak" or any(row[0] == sex for row in TRACTS[n])}
+    names, weights = list(shares), np.array(list(shares.values()))
+    name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
+    while True:
+        if name == "espeak":
+            voice = _draw_espeak(rng, split, sex or ("F", "M")[int(rng.integers(2))])
+        else:
+            rows = TRACTS[name]
+            voice = _draw(rng, name, sex or rows[int(rng.integers(len(rows)))][0])
+        if is_held_out(voice) == (split == "test"):
+            return voice
+
+
+SAID_AS = {"mm": "um", "hmm": "hum", "hm": "hum"}  # the lexica would spell these out
+
+
+def spell(words: list[str]) -> list[str]:
+    """Runs of single letters get commas, so that they are read as letter names, apart from each other."""
+    single = [len(w) == 1 and w.isalpha() for w in words]
+    out = []
+    for i, word in enumerate(words):
+        word = SAID_AS.get(word, word)
+        run = single[i] and ((i > 0 and single[i - 1]) or (i + 1 < len(words) and single[i + 1]))
+        out.append(word + "," if run else word)
+    return out
+
+
+def to_rate(audio: np.ndarray, factor: float) -> np.ndarray:
+    """`audio` in `factor` times as many samples (band-limited, by FFT)."""
+    if factor == 1:
+        return audio
+    n = -(-len(audio) // 4096) * 4096
+    padded = np.zeros(n, np.float32)
+    padded[: len(audio)] = audio
+    return resample(padded, round(n * factor))[: round(len(audio) * factor)].astype(np.float32)
+
+
+def speech_bounds(audio: np.ndarray) -> tuple[int, int]:
+    """First and past-last sample of what is louder than 38 dB below the loudest 10 ms."""
+    hop = RATE // 100
+    frames = audio[: len(audio) // hop * hop].reshape(-1, hop)
+    rms = np.sqrt((frames**2).mean(1))
+    loud = np.flatnonzero(rms > rms.max() * 10 ** (-38 / 20))
+    return int(loud[0]) * hop, (int(loud[-1]) + 1) * hop
+
+
+def _level(audio: np.ndarray) -> np.ndarray:
+    """`audio` with its active parts at LEVEL rms."""
+    hop = RATE // 100
+    power = (audio[: len(audio) // hop * hop].reshape(-1, hop) ** 2).mean(1)
+    active = power[power > power.max() * 10 ** (-35 / 10)]
+    return np.clip(audio * LEVEL / np.sqrt(active.mean()), -0.99, 0.99).astype(np.float32)
+
+
+def _phrase(words: list[str], voice: VoiceSpec, margin: float) -> Speech:
+    """Plain words, without sound tokens; `margin` seconds of silence before and after the speech."""
+    audio, rate, times = ENGINES[voice.engine](spell(words), voice)
+    if len(times) != len(words):
+        raise ValueError(f"{voice.id} gave {len(times)} words for {' '.join(words)!r}")
+    factor = RATE / rate / voice.warp
+    stretch = 1 / voice.warp
+    audio = to_rate(audio, factor)
+    first, last = speech_bounds(audio)
+    pad = int(margin * RATE)
+    out = np.zeros(last - first + 2 * pad, np.float32)
+    head, tail = min(pad, first), min(pad, len(audio) - last)
+    out[pad - head : len(out) - pad + tail] = audio[first - head : last + tail]
+    shift, low, high = margin - first / RATE, margin, margin + (last - first) / RATE
+    spans = [(float(np.clip(s * stretch + shift, low, high)), float(np.clip(e * stretch + shift, low, high))) for s, e in times]
+    spans[0], spans[-1] = (low, spans[0][1]), (spans[-1][0], high)
+    return Speech(_level(out), [(w.rstrip(".,"), round(s, 3), round(e, 3)) for w, (s, e) in zip(words, spans, strict=True)])
+
+
+def join(parts: list[Speech | float]) -> Speech:
+    """Speeches and silences (seconds) one after the other."""
+    audio, words, at = [], [], 0
+    for part in parts:
+        if isinstance(part, Speech):
+            words += [(w, round(s + at / RATE, 3), round(e + at / RATE, 3)) for w, s, e in part.words]
+            audio.append(part.audio)
+        else:
+            audio.append(np.zeros(int(part * RATE), np.float32))
+        at += len(audio[-1])
+    return Speech(np.concatenate(audio), words)
+
+
+def synthesise(text: str, voice: VoiceSpec, margin: float = 0.03) -> Speech:
+    """Speech of spoken-form `text`, which may hold sound tokens; the same text and voice give the same bytes."""
+    rng = np.random.default_rng(crc32(f"{voice.id}|{text}".encode()))
+    parts, run = [], []
+    for word in text.split() + [""]:
+        if word and word not in sounds.SOUNDS:
+            run.append(word)
+            continue
+        if run:
+            parts.append(_phrase(run, voice, margin))
+            run = []
+        if word:
+            sound = sounds.make_sound(word, voice.f0, voice.warp, LEVEL, rng)
+            quiet = np.zeros(int(margin * RATE), np.float32)
+            parts.append(Speech(np.concatenate([quiet, sound, quiet]), [(word, margin, round(margin + len(sound) / RATE, 3))]))
+    if not parts:
+        raise ValueError(f"nothing to say in {text!r}")
+    return join(parts)

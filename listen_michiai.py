@@ -1,0 +1,175 @@
+"""ListenHead: the user's audio -> what the backbone hears, frame by frame.
+
+    log-mel (100 Hz) -> three causal halvings -> 12.5 Hz, + the text token heard last -> causal transformer
+        -> embeds (for the backbone), text (a token or nothing, per frame), turn (has the user finished?)
+
+The token of a word is due `config.listen_config.delay` frames after the word's end, so that the word is wholly heard.
+
+B batch, N samples, M mel frames, T frames, C channels, D listen width, W text width (of the LLM), V vocabulary.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .codec_michiai import LogMel
+from .configuration_michiai import MichiAIConfig
+from .streaming_michiai import CausalTransformer, StreamState, name_modules
+
+PAD_ID = 0  # "nothing new in this frame"
+
+
+@dataclass
+class ListenOutput:
+    """What was heard, per frame."""
+
+    embeds: Tensor  # [B, T, D]
+    text_hidden: Tensor  # [B, T, W]: its product with the LLM's embedding table scores the tokens
+    emit_logits: Tensor  # [B, T]: > 0 where a token is due, < 0 where nothing is new
+    turn_logits: Tensor  # [B, T]: > 0 where the user has finished
+
+
+class HalfRate(nn.Module):
+    """Causal convolution of width 4 and stride 2, written as one matrix product over pairs of frames."""
+
+    path = ""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4 * channels_in, channels_out)
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        """[B, M, C] -> [B, M / 2, channels_out]."""
+        batch, length, channels = x.shape
+        pairs = x.reshape(batch, length // 2, 2 * channels)
+        past = pairs.new_zeros(batch, 1, 2 * channels)
+        if state is not None:
+            past = state.get(self.path, past)
+            state[self.path] = pairs[:, -1:].clone()  # a view would keep the whole chunk alive
+        earlier = torch.cat([past.to(pairs.dtype), pairs[:, :-1]], dim=1)
+        return self.linear(torch.cat([earlier, pairs], dim=-1))
+
+
+class ResidualConv(nn.Module):
+    """x + f(x), f a causal convolution of width 3 and a GELU MLP; keeps the rate."""
+
+    path = ""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.inner = nn.Linear(3 * channels, channels)
+        self.outer = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
+        """[B, M, C] -> [B, M, C]."""
+        y = self.norm(x)
+        past = y.new_zeros(y.shape[0], 2, y.shape[2])
+        if state is not None:
+            past = state.get(self.path, past).to(y.dtype)
+        y = torch.cat([past, y], dim=1)
+        if state is not None:
+            state[self.path] = y[:, -2:].clone()
+        y = self.inner(torch.cat([y[:, :-2], y[:, 1:-1], y[:, 2:]], dim=-1))
+        return x + self.outer(F.gelu(y))
+
+
+class ListenHead(nn.Module):
+    """Streaming speech recogniser, turn detector and feature extractor in one.
+
+    Args:
+        config: the MichiAIConfig (its `listen_config`, `sampling_rate` and `frame_rate` are read).
+        text_width: width of the LLM's embedding table.
+    """
+
+    def __init__(self, config: MichiAIConfig, text_width: int) -> None:
+        super().__init__()
+        own = config.listen_config
+        hop = config.sampling_rate // own.mel_rate
+        stages = round(math.log2(config.frame_size / hop))
+        if hop * 2**stages != config.frame_size:
+            raise ValueError(
+                f"listen_config.mel_rate is {own.mel_rate}: a frame must hold 2, 4, 8 ... mel frames, "
+                f"it holds {config.frame_size / hop:g}; choose mel_rate = frame_rate x a power of two"
+            )
+        self.mel = LogMel(config.sampling_rate, own.n_fft, hop, own.mel_bins)
+        widths = [own.mel_bins] + [own.conv_width] * (stages - 1) + [own.width]
+        self.halve = nn.ModuleList(HalfRate(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.refine = nn.ModuleList(ResidualConv(width) for width in widths[1:-1])
+        self.text_norm = nn.LayerNorm(text_width, elementwise_affine=False)
+        self.text_in = nn.Linear(text_width, own.width)
+        self.transformer = CausalTransformer(own.width, own.layers, own.heads, own.window)
+        self.text_out = nn.Linear(own.width, text_width)
+        self.gates = nn.Linear(own.width, 2)  # emit, turn
+        name_modules(self)
+
+    def encode(self, mel: Tensor, state: StreamState | None = None) -> Tensor:
+        """Log-mel [B, bins, M] -> sound per frame [B, T, D], before attention."""
+        x = mel.transpose(1, 2)
+        for halve, refine in zip(self.halve, self.refine, strict=False):  # the transformer refines the last rate
+            x = refine(halve(x, state), state)
+        return self.halve[-1](x, state)
+
+    def attend(self, sound: Tensor, previous_text: Tensor, state: StreamState | None = None) -> ListenOutput:
+        """Sound [B, T, D] and the embedding of the token emitted one frame before [B, T, W] -> what was heard."""
+        x = sound + self.text_in(self.text_norm(previous_text))
+        x = self.transformer(x, state)
+        emit, turn = self.gates(x).unbind(-1)
+        return ListenOutput(x, self.text_out(x), emit, turn)
+
+    def forward(self, audio: Tensor, previous_text_embeds: Tensor, state: StreamState | None = None) -> ListenOutput:
+        """Audio [B, N] of whole frames and the embeddings of the tokens emitted one frame before [B, T, W]."""
+        return self.attend(self.encode(self.mel(audio, state), state), previous_text_embeds, state)
+
+
+def token_logits(text_hidden: Tensor, table: Tensor) -> Tensor:
+    """Scores of the tokens, given that one is due: text_hidden [..., W], table [V, W] -> [..., V], -inf at pad.
+
+    The rows of the table are normalised: how often a token is written says nothing of how it sounds.
+    """
+    rows = F.layer_norm(table, table.shape[-1:]).to(text_hidden.dtype)
+    logits = (text_hidden @ rows.T).float()
+    return logits.index_fill(-1, torch.tensor([PAD_ID], device=logits.device), float("-inf"))
+
+
+def text_log_probs(output: ListenOutput, table: Tensor) -> Tensor:
+    """Log probabilities of "nothing new" (id 0) and of every token: [B, T, V]."""
+    emit = output.emit_logits.float().unsqueeze(-1)
+    log_probs = F.logsigmoid(emit) + token_logits(output.text_hidden, table).log_softmax(-1)
+    return torch.cat([F.logsigmoid(-emit), log_probs[..., 1:]], dim=-1)
+
+
+def greedy_text(output: ListenOutput, table: Tensor) -> Tensor:
+    """The token heard in every frame, 0 where nothing is new: [B, T]."""
+    tokens = token_logits(output.text_hidden, table).argmax(-1)
+    return torch.where(output.emit_logits > 0, tokens, PAD_ID)
+
+
+@torch.no_grad()
+def transcribe_frames(
+    listen: ListenHead, table: Tensor, audio: Tensor, state: StreamState | None = None, previous: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Listen to whole clips, feeding back what was heard.
+
+    Args:
+        audio: [B, N], whole frames.
+        table: the LLM's embedding table [V, W].
+        state: memory of an earlier call, to go on from there; changed in place.
+        previous: [B], the last token of that call (0 at the start).
+    Returns:
+        tokens [B, T] (0: nothing new), embeds [B, T, D], turn logits [B, T].
+    """
+    state = StreamState() if state is None else state
+    sound = listen.encode(listen.mel(audio, state), state)  # sound needs no feedback: the whole clip at once
+    token = audio.new_zeros(audio.shape[0], dtype=torch.long) if previous is None else previous
+    tokens, embeds, turns = [], [], []
+    for frame in sound.split(1, dim=1):
+        heard = listen.attend(frame, F.embedding(token, table).unsqueeze(1), state)
+        token = greedy_text(heard, table)[:, 0]
+        tokens.append(token)
+        embeds.append(heard.embeds[:, 0])
+        turns.append(heard.turn_logits[:, 0])
+    return torch.stack(tokens, 1), torch.stack(embeds, 1), torch.stack(turns, 1)

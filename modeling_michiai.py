@@ -1,0 +1,185 @@
+"""MichiAI hears and speaks at once, one frame (80 ms) at a time.
+
+    user audio -> listen -> embedding, text, turn gate -\\
+                                  own text, own sound ---+-> backbone -> own text
+                                          ^                     |
+                                          +------- latent <- speak -> vocoder -> own audio
+    reference audio -> codec -> voice prompt
+
+B batch, T frames, N samples, D backbone width, L latent width, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer, PreTrainedModel
+
+from .backbone_michiai import Backbone
+from .codec_michiai import AudioEncoder
+from .configuration_michiai import MichiAIConfig
+from .listen_michiai import ListenHead, greedy_text
+from .processing_michiai import Audio
+from .session_michiai import DuplexSession, GenerationOptions, Reply, Transcript, transcribe
+from .speak_michiai import SpeakHead
+from .streaming_michiai import StreamState, name_modules
+from .vocoder_michiai import Vocoder
+from .voice_michiai import Voice
+
+DEFAULT_VOICE_FRAMES = 40
+
+
+@dataclass
+class StepOutput:
+    """What one frame brought, for every row of the batch."""
+
+    audio: Tensor  # [B, samples per frame]
+    own_text: Tensor  # [B] token, 0 where nothing is new
+    user_text: Tensor  # [B] token, 0 where nothing is new
+    turn_probability: Tensor  # [B] that the user has finished
+    text_logits: Tensor  # [B, V] of own_text
+    latent: Tensor  # [B, L]
+
+
+class MichiAIModel(PreTrainedModel):
+    """Full-duplex speech language model.
+
+    Args:
+        config: a MichiAIConfig.
+    """
+
+    config_class = MichiAIConfig
+    base_model_prefix = ""
+    main_input_name = "audio"
+    _supports_sdpa = True
+    _tied_weights_keys = {
+        "backbone.language_model.lm_head.weight": "backbone.language_model.model.embed_tokens.weight"
+    }
+
+    def __init__(self, config: MichiAIConfig) -> None:
+        super().__init__(config)
+        self.codec = AudioEncoder(config)
+        self.listen = ListenHead(config, config.text_config.hidden_size)
+        self.backbone = Backbone(config)
+        self.speak_head = SpeakHead(config)
+        self.vocoder = Vocoder(config)
+        self.register_buffer("default_voice", torch.zeros(DEFAULT_VOICE_FRAMES, config.latent_dim))
+        self._tokenizer: Any = None
+        name_modules(self)
+        self.post_init()
+
+    # ---------------------------------------------------------------- one frame, and the prompt before it
+
+    def forward(self, heard: Tensor, user_text: Tensor, latents: Tensor, own_text: Tensor) -> tuple[Tensor, Tensor]:
+        """Teacher-forced frames from an empty past, as in training.
+
+        Args: as of `Backbone.embed_frames`.
+        Returns:
+            logits of own text [B, T, V] and hidden states [B, T, D], the speak head's condition.
+        """
+        hidden = self.backbone(self.backbone.embed_frames(heard, user_text, latents, own_text))
+        return self.backbone.text_logits(hidden), hidden
+
+    @torch.inference_mode()
+    def prompt(self, state: StreamState, tokens: Tensor, voice: Tensor) -> None:
+        """Put text [B, T] and then a voice's latents [B, T', L] before all frames of `state`."""
+        x = [self.backbone.embed_text(tokens), self.backbone.embed_latents(voice)]
+        x = torch.cat(x, dim=1)
+        if x.shape[1]:
+            self.backbone(x, state, prompt=True)
+
+    @torch.inference_mode()
+    def inject(self, state: StreamState, tokens: Tensor) -> None:
+        """Put text [B, T] between two frames."""
+        self.backbone(self.backbone.embed_text(tokens), state)
+
+    @torch.inference_mode()
+    def step(
+        self, audio: Tensor, state: StreamState, noise: Tensor, *, flow_steps: int = 1, allowed: Tensor | None = None,
+        choose: Any = None,
+    ) -> StepOutput:
+        """One frame for every row.
+
+        Args:
+            audio: [B, samples per frame] of the user.
+            state: memory of these conversations, changed in place.
+            noise: [B, L] that the flow starts from.
+            flow_steps: evaluations of the velocity network.
+            allowed: [B, V] bool, tokens that may be said now; None: all.
+            choose: function from logits [B, V] to tokens [B]; None: the most likely.
+        """
+        B = len(audio)
+        memory = {name: state.get(name) for name in ("own_text", "user_text", "latent")}
+        if memory["own_text"] is None:
+            nothing = torch.zeros(B, 1, dtype=torch.long, device=audio.device)
+            memory = {"own_text": nothing, "user_text": nothing, "latent": noise.new_zeros(B, 1, noise.shape[-1])}
+        heard = self.listen(audio, F.embedding(memory["user_text"], self.backbone.table), state)
+        user_text = greedy_text(heard, self.backbone.table)
+        x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"])
+        hidden = self.backbone(x, state)
+        logits = self.backbone.text_logits(hidden)[:, -1].float()
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, float("-inf"))
+        own_text = logits.argmax(-1) if choose is None else choose(logits)
+        latent = self.speak_head(hidden, noise[:, None], flow_steps)
+        sound = self.vocoder(latent, state)
+        state["own_text"], state["user_text"], state["latent"] = own_text[:, None], user_text, latent
+        turn = heard.turn_logits[:, -1].float().sigmoid()
+        return StepOutput(sound, own_text, user_text[:, -1], turn, logits, latent[:, 0])
+
+    # ---------------------------------------------------------------- what people call
+
+    @property
+    def tokenizer(self) -> Any:
+        """The text LLM's tokenizer, loaded from where the model came from; may be set."""
+        if self._tokenizer is None:
+            self._tokenizer = AutoTokenizer.from_pretrained(self.config._name_or_path, trust_remote_code=True)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def generate(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The text LLM's own `generate`, unchanged."""
+        return self.backbone.language_model.generate(*args, **kwargs)
+
+    def voice(self, reference: Audio) -> Voice:
+        """A reusable Voice from 1 to 30 s of reference audio: a path or (array, rate)."""
+        return Voice.from_audio(self, reference)
+
+    def session(self, *, voice: Voice | None = None, instructions: str = "", context: str = "",
+                options: GenerationOptions | None = None, seed: int = 0) -> DuplexSession:
+        """A conversation. It owns all memory; any number of them share the model."""
+        return DuplexSession(self, voice=voice, instructions=instructions, context=context, options=options, seed=seed)
+
+    def converse(self, audio: Audio, *, voice: Voice | None = None, instructions: str = "", context: str = "",
+                 options: GenerationOptions | None = None, seed: int = 0, progress: bool = False) -> Reply:
+        """Hold a conversation with a recording; goes on after its end until the answer is finished."""
+        with self.session(voice=voice, instructions=instructions, context=context, options=options, seed=seed) as s:
+            return s.converse(audio, progress=progress)
+
+    def transcribe(self, audio: Audio) -> Transcript:
+        """What the listen head hears: text with word times."""
+        return transcribe(self, audio)
+
+    def speak(self, text: str, *, voice: Voice | None = None, options: GenerationOptions | None = None,
+              seed: int = 0) -> Tensor:
+        """Text -> waveform [N], float32 at `config.sampling_rate`."""
+        return torch.cat(list(self.speak_stream(text, voice=voice, options=options, seed=seed)))
+
+    def speak_stream(self, text: str, *, voice: Voice | None = None, options: GenerationOptions | None = None,
+                     seed: int = 0) -> Iterator[Tensor]:
+        """The frames of `speak` as they come."""
+        with self.session(voice=voice, options=options, seed=seed) as session:
+            yield from session.read(text)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Modules keep what their constructors drew; only the LLM's unsaved rotary table is made again after loading."""
+        if "RotaryEmbedding" in type(module).__name__:
+            super()._init_weights(module)
+

@@ -1,0 +1,329 @@
+"""One conversation: the frame clock, the prompt, and all memory between frames.
+
+    session = model.session(context="the train leaves at nine.")
+    for frame in session.push(pcm, sampling_rate=48000): ...
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .processing_michiai import StreamingResampler, check_rate, load_audio, resample, to_mono
+from .spoken_michiai import spoken
+from .streaming_michiai import StreamState
+from .voice_michiai import Voice
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How to generate; nothing here is a weight."""
+
+    flow_steps: int = 1  # evaluations of the velocity network per frame
+    noise_temperature: float | None = None  # variance of the flow's noise; None: as the checkpoint says
+    text_temperature: float = 0.0  # 0: the most likely token
+    max_answer_seconds: float = 20.0  # an answer that goes on longer is ended
+    max_wait_seconds: float = 3.0  # `converse` waits so long for an answer to begin
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.flow_steps, int) or not 1 <= self.flow_steps <= 1000:
+            raise ValueError(f"flow_steps is {self.flow_steps!r}; expected a whole number from 1 to 1000 (1 is trained for)")
+        for name in ("noise_temperature", "text_temperature", "max_answer_seconds", "max_wait_seconds"):
+            value = getattr(self, name)
+            if not (value is None and name == "noise_temperature") and not (isinstance(value, int | float) and 0 <= value < 1e6):
+                raise ValueError(f"{name} is {value!r}; expected a number of 0 or more")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """80 ms of conversation."""
+
+    index: int
+    audio: Tensor  # float32 [samples per frame], the model's sound
+    text: str  # own text that became known, with its leading space
+    user_text: str  # heard text that became known, with its leading space
+    speaking: bool  # between <turn> and <done>
+    turn_probability: float  # that the user has finished
+    compute_seconds: float  # from the frame's last sample to the answer's first
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole conversation with a recording."""
+
+    audio: Tensor  # float32 [N], time-synchronous with the input, plus the tail
+    user_audio: Tensor  # float32 [N], the input at the model's rate, silence in the tail
+    sampling_rate: int
+    frames: list[Frame] = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        return "".join(f.text for f in self.frames).strip()
+
+    @property
+    def user_text(self) -> str:
+        return "".join(f.user_text for f in self.frames).strip()
+
+    def transcript(self) -> list[tuple[float, float, str, str]]:
+        """Utterances of both sides in order of their start: (start, end in seconds, "user" or "michi", text).
+
+        The model's times are those of its turn; the user's are those of the words becoming known.
+        """
+        step = len(self.frames[0].audio) / self.sampling_rate if self.frames else 0.0
+        rows: list[list] = []
+        last: dict[str, list] = {}
+        for frame in self.frames:
+            now = frame.index * step
+            for who, text in (("user", frame.user_text), ("michi", frame.text)):
+                row = last.get(who)
+                go_on = row is not None and now - row[1] < (1.0 if who == "user" else 0.5 * step + step)
+                if who == "michi" and frame.speaking and row is not None and go_on:
+                    row[1] = now + step
+                if text:
+                    if not go_on:
+                        row = last[who] = [now, now, who, ""]
+                        rows.append(row)
+                    row[1], row[3] = now + step, row[3] + text
+        return [(a, b, who, text.strip()) for a, b, who, text in rows]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was heard: `words` as (word, time in seconds at which it ended)."""
+
+    text: str
+    words: list[tuple[str, float]]
+
+
+class DuplexSession:
+    """One full-duplex conversation with a model.
+
+    Args:
+        model: a MichiAIModel; sessions never write to it.
+        voice: in which to speak; None: the checkpoint's own.
+        instructions, context: text that stands before the conversation.
+        options: GenerationOptions.
+        seed: of all random draws.
+    """
+
+    def __init__(self, model: Any, *, voice: Voice | None = None, instructions: str = "", context: str = "",
+                 options: GenerationOptions | None = None, seed: int = 0) -> None:
+        self.model, self.config, self.options, self.seed = model, model.config, options or GenerationOptions(), seed
+        self.voice = (voice or Voice(model.default_voice.float().cpu())).check(self.config)
+        self.special = self.config.special_tokens
+        parts = [f"<{name}> {self.normal(text)}" for name, text in (("instructions", instructions), ("context", context)) if text]
+        self._prompt = self._tokens(" ".join(parts))
+        size = self._prompt.shape[1] + len(self.voice.latents)
+        if size > self.config.max_prompt:
+            raise ValueError(f"the prompt takes {size} positions ({self._prompt.shape[1]} of text, {len(self.voice.latents)} of voice); "
+                             f"expected at most {self.config.max_prompt}: shorten the instructions or the context")
+        self.closed = False
+        self.reset()
+
+    # ---------------------------------------------------------------- life
+
+    def reset(self) -> None:
+        """Back to the start: prompt and voice kept, the conversation forgotten."""
+        self._check_open()
+        device = self.model.default_voice.device
+        self._state = StreamState()
+        self._generator = torch.Generator().manual_seed(self.seed)
+        self._pending, self._resampler, self._rate = torch.zeros(0), None, 0
+        self._queue: list[int] | None = None  # tokens that `read` wants said
+        self.index, self.speaking, self._since = 0, False, 0
+        self.model.prompt(self._state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype))
+
+    def fork(self) -> "DuplexSession":
+        """A second conversation with the same past."""
+        self._check_open()
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._state = self._state.fork()
+        twin._generator = torch.Generator()
+        twin._generator.set_state(self._generator.get_state())
+        if self._resampler is not None:
+            twin._resampler = self._resampler.fork()
+        return twin
+
+    def close(self) -> None:
+        """Forget everything and free the memory."""
+        self._state, self.closed = StreamState(), True
+
+    def __enter__(self) -> "DuplexSession":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if getattr(self, "closed", False):
+            raise ValueError("the session is closed; expected an open one: make another with model.session()")
+
+    # ---------------------------------------------------------------- text
+
+    def normal(self, text: str) -> str:
+        return spoken(text) if self.config.spoken_text else text
+
+    def _tokens(self, text: str) -> Tensor:
+        ids = self.model.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+        return torch.tensor([ids], dtype=torch.long)
+
+    def _word(self, token: int) -> str:
+        if token in (self.special["<pad>"], self.special["<turn>"], self.special["<done>"]):
+            return ""
+        text = self.model.tokenizer.decode([token])
+        return f" {text}" if text.startswith("<") else text
+
+    def inject(self, text: str) -> None:
+        """Context that becomes known now; it costs compute, not audio time."""
+        self._check_open()
+        tokens = self._tokens(f"<context> {self.normal(text)}")
+        if tokens.shape[1] > self.config.window // 2:
+            raise ValueError(f"the injected text takes {tokens.shape[1]} positions; expected at most {self.config.window // 2}, "
+                             "half of the window: inject it in parts, or shorten it")
+        self.model.inject(self._state, tokens.to(self.model.default_voice.device))
+
+    # ---------------------------------------------------------------- sound
+
+    def push(self, pcm: Any, sampling_rate: int | None = None) -> list[Frame]:
+        """User audio in a chunk of any size -> the frames that are now complete.
+
+        Args:
+            pcm: float or int16, mono [N] or stereo [N, 2].
+            sampling_rate: of `pcm`; None: the model's.
+        """
+        self._check_open()
+        rate = self.config.sampling_rate if sampling_rate is None else check_rate(sampling_rate)
+        chunk = to_mono(pcm)  # raises before anything is remembered
+        if rate != self._rate:
+            rest = self._resampler.flush() if self._resampler is not None else torch.zeros(0)
+            self._resampler, self._rate = StreamingResampler(rate, self.config.sampling_rate), rate
+            self._pending = torch.cat([self._pending, rest])
+        self._pending = torch.cat([self._pending, self._resampler.push(chunk)])
+        frames, size = [], self.config.frame_size
+        while len(self._pending) >= size:
+            frame, self._pending = self._pending[:size], self._pending[size:]
+            frames.append(self._step(frame))
+        return frames
+
+    def converse(self, audio: Any, *, progress: bool = False) -> Reply:
+        """Push a recording (path or (array, rate)), then silence until the answer is finished."""
+        samples, rate = load_audio(audio)
+        user = resample(samples, rate, self.config.sampling_rate)
+        size = self.config.frame_size
+        user = torch.cat([user, torch.zeros(-len(user) % size)])
+        pieces: Any = user.split(size)
+        if progress:
+            from tqdm import tqdm
+
+            pieces = tqdm(pieces, desc="conversing", unit="frame")
+        frames = [frame for piece in pieces for frame in self.push(piece)]
+        silent, limit = 0, self.options.max_wait_seconds * self.config.frame_rate
+        answered = self.speaking
+        while self.speaking or silent < (limit if not answered else 6):
+            frames += self.push(torch.zeros(size))
+            answered = answered or self.speaking
+            silent = 0 if self.speaking else silent + 1
+        sound = torch.cat([f.audio for f in frames])
+        return Reply(sound, torch.cat([user, torch.zeros(len(sound) - len(user))]), self.config.sampling_rate, frames)
+
+    def read(self, text: str) -> Iterator[Tensor]:
+        """Say `text`: the words are given, their times and sound are the model's."""
+        queue = self._tokens(self.normal(text))[0].tolist()
+        if not queue:
+            raise ValueError(f"text is {text!r}, which has nothing to say; expected at least one word")
+        self._queue = [self.special["<turn>"], *queue, self.special["<done>"]]
+        silence = torch.zeros(self.config.frame_size)
+        while self._queue:
+            yield from (frame.audio for frame in self.push(silence))
+        self._queue = None
+        for _ in range(2):  # the last sound dies away
+            yield from (frame.audio for frame in self.push(silence))
+
+    # ---------------------------------------------------------------- one frame
+
+    def _step(self, audio: Tensor) -> Frame:
+        began = time.perf_counter()
+        temperature = self.options.noise_temperature
+        temperature = self.config.speak_config.temperature if temperature is None else temperature
+        noise = torch.randn(1, self.config.latent_dim, generator=self._generator) * temperature**0.5
+        like = self.model.default_voice
+        out = self.model.step(audio[None].to(like), self._state, noise.to(like), flow_steps=self.options.flow_steps, choose=self._choose)
+        token = int(out.own_text)
+        sound = out.audio[0].float().cpu()
+        spent = time.perf_counter() - began
+        if token == self.special["<turn>"]:
+            self.speaking, self._since = True, self.index
+        elif token == self.special["<done>"]:
+            self.speaking = False
+        frame = Frame(self.index, sound, self._word(token), self._word(int(out.user_text)), self.speaking,
+                      float(out.turn_probability), spent)
+        self.index += 1
+        return frame
+
+    def _choose(self, logits: Tensor) -> Tensor:
+        """Own token from logits [1, V]: turns open before words and close after them."""
+        if self._queue is not None:
+            return self._next_given(logits)
+        special, allowed = self.special, torch.ones_like(logits, dtype=torch.bool)
+        if self.speaking:
+            for name in ("<turn>", "<user>", "<instructions>", "<context>"):
+                allowed[:, special[name]] = False
+            if (self.index - self._since) / self.config.frame_rate > self.options.max_answer_seconds:
+                return torch.full_like(logits[:, 0], special["<done>"], dtype=torch.long)
+        else:
+            allowed[:] = False
+            allowed[:, [special["<pad>"], special["<turn>"]]] = True
+        logits = logits.masked_fill(~allowed, float("-inf"))
+        if self.options.text_temperature == 0:
+            return logits.argmax(-1)
+        weights = (logits / self.options.text_temperature).softmax(-1).cpu()
+        return torch.multinomial(weights, 1, generator=self._generator)[:, 0].to(logits.device)
+
+    def _next_given(self, logits: Tensor) -> Tensor:
+        """The next given token as soon as the model would say anything new, or has said nothing for 1.6 s."""
+        pad, late = self.special["<pad>"], self.index - self._since > 20
+        wanted = [self._queue[0]] if self._queue else []
+        ready = wanted and (late or not self.speaking or logits[0].argmax() != pad)
+        if ready and wanted[0] == self.special["<done>"] and not late:  # the end has a sound of its own: silence
+            ready = logits[0, wanted[0]] > logits[0, pad]
+        if not ready:
+            return torch.full_like(logits[:, 0], pad, dtype=torch.long)
+        self._since = self.index
+        return torch.tensor([self._queue.pop(0)], device=logits.device)
+
+
+def transcribe(model: Any, audio: Any) -> Transcript:
+    """What the listen head of `model` hears in a path or (array, rate)."""
+    from .listen_michiai import transcribe_frames
+
+    samples, rate = load_audio(audio)
+    samples = resample(samples, rate, model.config.sampling_rate)
+    tail = (model.config.listen_config.delay + 2) * model.config.frame_size  # the last word becomes known after its end
+    samples = torch.nn.functional.pad(samples, (0, tail + (-len(samples) % model.config.frame_size)))
+    tokens, _, _ = transcribe_frames(model.listen, model.backbone.table, samples[None].to(model.default_voice))
+    words: list[tuple[str, float]] = []
+    for index, token in enumerate(tokens[0].tolist()):
+        if token == 0:
+            continue
+        piece = model.tokenizer.decode([token])
+        end = max(0.0, (index - model.config.listen_config.delay + 1) / model.config.frame_rate)
+        if words and not piece.startswith((" ", "<")):
+            words[-1] = (words[-1][0] + piece, words[-1][1])
+        else:
+            words.append((piece.strip(), end))
+    return Transcript(" ".join(word for word, _ in words), words)
+
+
+def with_options(options: GenerationOptions | None, **changes: Any) -> GenerationOptions:
+    """`options` with some fields changed; unknown names are refused."""
+    unknown = set(changes) - set(GenerationOptions.__dataclass_fields__)
+    if unknown:
+        raise ValueError(f"unknown option {sorted(unknown)}; expected some of {sorted(GenerationOptions.__dataclass_fields__)}")
+    return replace(options or GenerationOptions(), **{k: v for k, v in changes.items() if v is not None})

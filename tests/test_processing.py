@@ -1,0 +1,122 @@
+"""Text and audio in any usual form, and clear words for what is not usable."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from michiai.processing_michiai import StreamingResampler, load_audio, resample, spoken
+from michiai.spoken_michiai import number_words
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("Hello, World!", "hello world"),
+        ("It's 9:30, that is $12.", "it's nine thirty that is twelve dollars"),
+        ("Your name is Nora. Be brief.", "your name is nora . be brief"),
+        ("What?! Really... yes", "what . really . yes"),
+        ("The train leaves at 9:05 from track 12", "the train leaves at nine oh five from track twelve"),
+        ("999,999 people", "nine hundred ninety nine thousand nine hundred ninety nine people"),
+        ("$1.50 or £3", "one dollar and fifty cents or three pounds"),
+        ("the 21st, the 3rd and the 12th", "the twenty first the third and the twelfth"),
+        ("3.14 is 50% & -2", "three point one four is fifty percent and minus two"),
+        ("caf\u00e9 don\u2019t", "cafe don't"),
+        ("call 5551234", "call five five five one two three four"),
+        ("at 9:00", "at nine o'clock"),
+        ("room 4b", "room four b"),
+        ("Ha <laugh> well-known", "ha <laugh> well known"),
+        ("1100", "one thousand one hundred"),
+        ("nora", "nora"),
+    ],
+)
+def test_spoken(given: str, expected: str) -> None:
+    assert spoken(given) == expected
+    assert spoken(expected) == expected  # once is enough
+
+
+@pytest.mark.parametrize("nothing", ["", "   ", "?!", "\u4f60\u597d", "<unknown"[:1]])
+def test_nothing_speakable_is_named(nothing: str) -> None:
+    with pytest.raises(ValueError, match="can be spoken") as error:
+        spoken(nothing)
+    assert repr(nothing) in str(error.value)
+
+
+def test_number_words_are_all_different() -> None:
+    assert len({number_words(n) for n in range(0, 1_000_000, 37)}) == len(range(0, 1_000_000, 37))
+
+
+@pytest.mark.parametrize("rates", [(48_000, 16_000), (44_100, 16_000), (16_000, 24_000), (8_000, 16_000),
+                                   (16_000, 16_000), (22_050, 24_000), (44_101, 16_000)])
+def test_chunks_never_change_a_bit(rates: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(9_000) * 0.3
+    whole = resample(x, *rates)
+    assert len(whole) == -(-len(x) * rates[1] // rates[0])
+    for sizes in ([1] * 700 + [8_300], [4_001, 4_999], [441] * 20 + [180], [0, 9_000, 0], [7, 8_993]):
+        resampler = StreamingResampler(*rates)
+        pieces = [resampler.push(piece) for piece in x.split(sizes)] + [resampler.flush()]
+        assert torch.equal(torch.cat(pieces), whole)
+
+
+@pytest.mark.parametrize("rates", [(48_000, 16_000), (44_100, 16_000), (16_000, 24_000), (16_000, 48_000)])
+def test_resampling_keeps_tones_and_stops_aliases(rates: tuple[int, int]) -> None:
+    def tone(rate: int, hertz: float) -> torch.Tensor:
+        return torch.sin(2 * torch.pi * hertz * torch.arange(rate // 2, dtype=torch.float64) / rate).float()
+
+    middle = slice(500, -500)
+    kept = resample(tone(rates[0], 1000.0), *rates)
+    assert (kept - tone(rates[1], 1000.0))[middle].abs().max() < 2e-3
+    if rates[0] > rates[1]:
+        assert resample(tone(rates[0], 0.7 * rates[1]), *rates)[middle].abs().max() < 2e-3
+
+
+def test_resampler_answers_soon() -> None:
+    assert len(StreamingResampler(48_000, 16_000).push(torch.zeros(3_840))) >= 1280 - 17
+
+
+def test_a_rate_of_zero_is_named() -> None:
+    for rate in (0, -1, None, 16.0001, True):
+        with pytest.raises(ValueError, match="expected"):
+            StreamingResampler(rate, 16_000)
+    with pytest.raises(ValueError, match="sampling rate of audio is 0"):
+        load_audio((np.zeros(10, np.float32), 0))
+
+
+def test_load_audio_forms() -> None:
+    wave = (np.sin(np.arange(2_000) / 9) * 0.5).astype(np.float32)
+    forms = [wave, torch.from_numpy(wave), wave.astype(np.float64), (wave * 32768).round().astype(np.int16),
+             np.stack([wave, wave]), np.stack([wave, wave], axis=1), (wave * 127 + 128).round().astype(np.uint8)]
+    for form in forms:
+        mono, rate = load_audio((form, 16_000))
+        assert mono.shape == (2_000,) and mono.dtype == torch.float32 and rate == 16_000
+        assert torch.allclose(mono, torch.from_numpy(wave), atol=1e-2)
+
+
+def test_load_audio_file(tmp_path) -> None:
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, (1_000, 2)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", wave, 44_100)
+    mono, rate = load_audio(tmp_path / "a.wav")
+    assert rate == 44_100 and torch.allclose(mono, torch.from_numpy(wave.mean(1)), atol=1e-4)
+    (tmp_path / "b.wav").write_text("not audio")
+    for bad in (tmp_path / "b.wav", tmp_path / "missing.wav", 7.5):
+        with pytest.raises(ValueError, match="cannot be read"):
+            load_audio(bad)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        ((np.zeros(0, np.float32), 16_000), "empty"),
+        ((np.array([0.0, np.nan]), 16_000), "1 NaN or infinite"),
+        ((np.array([0.0, np.inf]), 16_000), "1 NaN or infinite"),
+        ((np.zeros((20, 30)), 16_000), "batch"),
+        ((np.zeros((2, 3, 4)), 16_000), "shape"),
+        ((np.array([2e4, -1e4]), 16_000), "divide by 32768"),
+        ((np.zeros(10, bool), 16_000), "type"),
+        ((np.zeros(10), 16_000, 1), "expected"),
+    ],
+)
+def test_bad_audio_is_named(audio: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_audio(audio)
