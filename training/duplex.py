@@ -1,7 +1,10 @@
 """Stage 5: everything together. The backbone learns to converse in frames and the speak head to sound.
 
-    python -m michiai.training.duplex --frames RUN/frames --text RUN/text/model.safetensors \
+    python -m michiai.training.duplex --text RUN/table/model.safetensors --tokenizer RUN/tokenizer --out RUN/virtual
+    python -m michiai.training.duplex --init RUN/virtual/model.safetensors --frames RUN/frames \
         --tokenizer RUN/tokenizer --out RUN/duplex
+
+The first call needs no sound at all: virtual dialogues are frames of text. It runs while codec and listen head are trained.
 
 The embedding table, the listen head and the codec are frozen; every step also holds pure text.
 """
@@ -57,12 +60,12 @@ class DuplexStage(nn.Module):
         weight = torch.where(target > 0, 1.0, PAD_WEIGHT)
         said = target > 0
         losses = {"text": (ce * weight).sum() / weight.sum(), "token": ce[said].mean(), "pad": ce[~said].mean(),
-                  "accuracy": (logits.argmax(-1) == target)[said].float().mean(), "plain": self.plain(batch["plain"])}
+                  "accuracy": (logits.argmax(-1) == target)[said].float().mean(), "plain": self.plain(batch["plain"].flatten(0, 1))}
+        losses["loss"] = losses["text"] + 0.5 * losses["plain"]
         chosen = torch.rand_like(batch["flow"]) < batch["flow"]
-        velocity_data = batch["goal"][chosen]
-        losses["flow"], losses["distil"] = self.flow(hidden[chosen], velocity_data)
-        flow = (1 - DISTIL_SHARE) * losses["flow"] + DISTIL_SHARE * losses["distil"]
-        losses["loss"] = losses["text"] + 0.3 * losses["plain"] + flow
+        if chosen.any():
+            losses["flow"], losses["distil"] = self.flow(hidden[chosen], batch["goal"][chosen])
+            losses["loss"] = losses["loss"] + (1 - DISTIL_SHARE) * losses["flow"] + DISTIL_SHARE * losses["distil"]
         return losses
 
     def plain(self, tokens: Tensor) -> Tensor:
@@ -81,11 +84,12 @@ class DuplexStage(nn.Module):
 
 def main() -> None:
     p = parser(__doc__.splitlines()[0], steps=2000, batch=16, lr=8e-4)
-    p.add_argument("--frames", type=Path, required=True, help="folder of prepared frames")
+    p.add_argument("--frames", type=Path, help="folder of prepared frames; without: virtual dialogues and text alone, a warm-up")
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--text", help="weights of the text stage to start from")
     p.add_argument("--init", help="weights of an earlier duplex run to start from")
     p.add_argument("--virtual", type=float, default=0.25, help="share of framed rows that have no sound")
+    p.add_argument("--text-rows", type=int, default=1, help="text rows per framed row")
     args = p.parse_args()
     if not (args.text or args.init):
         p.error("--text or --init is needed: weights to start from")
@@ -98,7 +102,7 @@ def main() -> None:
     if args.init:
         load_part(stage, args.init)
     stage.backbone.language_model.get_input_embeddings().requires_grad_(False)
-    rows = Rows(args.frames, tokenizer, config, virtual=args.virtual)
+    rows = Rows(args.frames, tokenizer, config, virtual=args.virtual, text_rows=args.text_rows)
     print(f"{len(rows.index)} spoken dialogues")
     fit(stage, rows, args, ema=0.999)
 

@@ -78,11 +78,13 @@ class Rows:
     Args:
         folder: prepared frames; None for virtual and text rows only.
         virtual: share of virtual rows among the framed ones.
+        text_rows: rows of text per framed row.
     """
 
     def __init__(self, folder: Path | None, tokenizer: PreTrainedTokenizerBase, config: MichiAIConfig, *,
-                 split: str = "train", virtual: float = 0.25) -> None:
-        self.tokenizer, self.config, self.split, self.virtual = tokenizer, config, split, virtual
+                 split: str = "train", virtual: float = 0.25, text_rows: int = 1) -> None:
+        self.tokenizer, self.config, self.split = tokenizer, config, split
+        self.virtual, self.text_rows = virtual, text_rows
         self.shards: list[dict[str, Tensor]] = []
         self.index: list[tuple[int, int, dict]] = []
         for path in sorted(folder.glob("*.safetensors")) if folder else []:
@@ -160,7 +162,7 @@ class Rows:
                 return self.tokens(dialogue_text(script, rng))[:320]
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
-        """`n` framed rows of similar length under their own names and `n` text rows as `plain` [n, P]."""
+        """`n` framed rows of similar length under their own names and text rows as `plain` [n, text_rows, P]."""
         count = round(n * self.virtual) if self.index else n
         picked = rng.integers(0, max(1, len(self.index)), 4 * (n - count))
         shapes = sorted(picked.tolist(), key=lambda k: self.index[k][2]["turns"][-1]["end"] if self.index[k][2]["turns"] else 0)
@@ -170,7 +172,9 @@ class Rows:
         limit = self.config.max_prompt + self.config.window
         batch = {name: nn.utils.rnn.pad_sequence([row[name][:limit] for row in rows], batch_first=True,
                                                  padding_value=IGNORE if name == "target" else 0) for name in rows[0]}
-        plain = sorted((self.text_row(rng) for _ in range(4 * n)), key=len)
-        first = int(rng.integers(0, 3 * n + 1))
-        batch["plain"] = nn.utils.rnn.pad_sequence([torch.tensor(p) for p in plain[first : first + n]], batch_first=True)
+        size = n * self.text_rows
+        plain = sorted((self.text_row(rng) for _ in range(4 * size)), key=len)
+        first = int(rng.integers(0, 3 * size + 1))
+        rows = [torch.tensor(p) for p in plain[first : first + size]]
+        batch["plain"] = nn.utils.rnn.pad_sequence(rows, batch_first=True).view(n, self.text_rows, -1)
         return batch
