@@ -4,9 +4,7 @@ The domain is closed but combinatorial (README, "What nano talks about"). Everyt
 as words. What the test split asks (names, sums, sentences, question forms, context values) the train split never holds.
 """
 
-import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,54 +13,74 @@ from .contexts import UNKNOWN_REPLIES, ask_about, context_text, make_facts
 from .exchange import Exchange
 from .held_out import SPLITS, pick
 from .pauses import with_pause
-from .words import NUMBER_WORDS, TEST_NAMES, sentence_of
+from .script import Question, Script, Turn, is_right
+from .words import TEST_NAMES, sentence_of
 
-BEHAVIOURS = ("plain", "pause", "user_backchannel", "model_backchannel", "barge_in", "overlap", "silence", "noise", "echo", "context",
-              "inject", "voice_change", "laugh", "unknown", "read")
+__all__ = ["BEHAVIOURS", "TOPICS", "Question", "Script", "Turn", "held_out", "is_right", "make_script"]
+
+BEHAVIOURS = (
+    "plain",
+    "pause",
+    "user_backchannel",
+    "model_backchannel",
+    "barge_in",
+    "overlap",
+    "silence",
+    "noise",
+    "echo",
+    "context",
+    "inject",
+    "voice_change",
+    "laugh",
+    "unknown",
+    "read",
+)
 WEIGHTS = np.cumsum((20, 10, 5, 3, 8, 4, 2, 2, 4, 16, 6, 3, 2, 6, 5)) / 96
 
 TOPICS: dict[str, Callable] = {
-    "smalltalk": chat.smalltalk, "persona": chat.ask_persona, "sum": facts.sums, "count": facts.count, "sequence": facts.sequence,
-    "calendar": facts.calendar, "order": facts.order, "capital": facts.capital, "opposite": facts.opposite, "colour": facts.colour,
-    "animal": facts.animal, "context": ask_about, "repeat": chat.repeat, "spell": chat.spell, "slower": chat.slower, "laugh": chat.laugh,
-    "unknown": chat.unknown}
+    "smalltalk": chat.smalltalk,
+    "persona": chat.ask_persona,
+    "sum": facts.sums,
+    "count": facts.count,
+    "sequence": facts.sequence,
+    "calendar": facts.calendar,
+    "order": facts.order,
+    "capital": facts.capital,
+    "opposite": facts.opposite,
+    "colour": facts.colour,
+    "animal": facts.animal,
+    "context": ask_about,
+    "repeat": chat.repeat,
+    "spell": chat.spell,
+    "slower": chat.slower,
+    "laugh": chat.laugh,
+    "unknown": chat.unknown,
+}
 # shares of the questions of a dialogue without a given topic
-MIX = tuple(name for name, share in (("smalltalk", 10), ("persona", 6), ("sum", 16), ("count", 4), ("sequence", 2), ("calendar", 8),
-                                     ("order", 4), ("capital", 8), ("opposite", 8), ("colour", 5), ("animal", 5), ("repeat", 10),
-                                     ("spell", 5), ("slower", 1), ("laugh", 1), ("unknown", 7)) for _ in range(share))
+MIX = tuple(
+    name
+    for name, share in (
+        ("smalltalk", 10),
+        ("persona", 6),
+        ("sum", 16),
+        ("count", 4),
+        ("sequence", 2),
+        ("calendar", 8),
+        ("order", 4),
+        ("capital", 8),
+        ("opposite", 8),
+        ("colour", 5),
+        ("animal", 5),
+        ("repeat", 10),
+        ("spell", 5),
+        ("slower", 1),
+        ("laugh", 1),
+        ("unknown", 7),
+    )
+    for _ in range(share)
+)
 BACKCHANNELS = ("yeah", "uh huh", "right", "okay", "mm hmm", "yes", "i see")
 STOPS = ("stop", "okay stop", "stop please", "that is enough", "wait", "okay thank you")
-
-
-@dataclass(frozen=True)
-class Turn:
-    """Something said. `text` may hold <laugh>, <breath>, <cough> and, of the user, <pause>."""
-
-    who: str  # user | model
-    text: str
-    timing: str = "after"  # after | interrupt | overlap | backchannel (inside the turn before it)
-
-
-@dataclass(frozen=True)
-class Question:
-    """A judged question: right if one of `accept` stands as a word sequence in the reply."""
-
-    turn: int  # index of the user's turn
-    kind: str
-    accept: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Script:
-    """One dialogue before it is spoken."""
-
-    behaviour: str
-    instructions: str
-    context: str
-    turns: tuple[Turn, ...]
-    questions: tuple[Question, ...]
-    injections: tuple[tuple[int, str], ...] = ()  # (index of the turn before which the text arrives, text)
-    notes: dict = field(default_factory=dict)
 
 
 class _Draft:
@@ -71,7 +89,15 @@ class _Draft:
     def __init__(self, rng: np.random.Generator, split: str, behaviour: str, topic: str | None):
         self.rng, self.split, self.behaviour, self.topic = rng, split, behaviour, topic
         self.instructions = self.name = self.role = self.context = ""
-        self.facts, self.queue, self.turns, self.questions, self.injections, self.notes = [], [], [], [], [], {}
+        self.replies: set[str] = set()
+        self.facts, self.queue, self.turns, self.questions, self.injections, self.notes = (
+            [],
+            [],
+            [],
+            [],
+            [],
+            {},
+        )
         asked_who = topic == "persona"
         if rng.random() < (0.8 if asked_who else 0.3):
             self.instructions, self.name, self.role = chat.persona(rng, split)
@@ -82,9 +108,17 @@ class _Draft:
         self.context = context_text(self.facts)
 
     def exchange(self, topic: str | None = None, long: bool = False) -> Exchange:
-        """The next question and answer; a topic may make two that belong together."""
+        """The next question and answer, not asked before if that can be; a topic may make two that belong together."""
         if self.queue:
             return self.queue.pop(0)
+        for _ in range(4):
+            made = self.new_exchange(topic, long)
+            if made.reply not in self.replies or made.kind == "unknown":
+                break
+        self.replies.add(made.reply)
+        return made
+
+    def new_exchange(self, topic: str | None, long: bool) -> Exchange:
         rng, split = self.rng, self.split
         if long:
             return pick(rng, (facts.count, facts.sequence))(rng, split, long=True)[0]
@@ -94,11 +128,11 @@ class _Draft:
                 topic = "unknown" if rng.random() < 0.15 else "context"
             else:
                 topic = "persona" if self.instructions and rng.random() < 0.3 else pick(rng, MIX)
-        if topic == "context":
+        if topic == "context" and self.facts:
             return ask_about(rng, pick(rng, self.facts))
         if topic == "persona":
             made = chat.ask_persona(rng, split, self.name, self.role)
-        elif topic == "unknown":
+        elif topic in ("unknown", "context"):  # nothing was told yet
             made = chat.unknown(rng, split, tuple(self.facts))
         else:
             made = TOPICS[topic](rng, split)
@@ -108,7 +142,9 @@ class _Draft:
     def say(self, who: str, text: str, timing: str = "after") -> None:
         self.turns.append(Turn(who, text, timing))
 
-    def ask(self, exchange: Exchange, timing: str = "after", text: str | None = None, judged: bool = True) -> None:
+    def ask(
+        self, exchange: Exchange, timing: str = "after", text: str | None = None, judged: bool = True
+    ) -> None:
         """The user's turn and the model's answer."""
         if exchange.accept and judged:
             self.questions.append(Question(len(self.turns), exchange.kind, exchange.accept))
@@ -131,8 +167,22 @@ class _Draft:
             self.ask(self.queue.pop(0))
 
     def script(self) -> Script:
-        return Script(self.behaviour, self.instructions, self.context, tuple(self.turns), tuple(self.questions),
-                      tuple(self.injections), self.notes)
+        # texts that users give do not all end in a full stop
+        if self.rng.random() < 0.5:
+            self.instructions, self.context = (
+                self.instructions.removesuffix(" ."),
+                self.context.removesuffix(" ."),
+            )
+            self.injections = [(turn, text.removesuffix(" .")) for turn, text in self.injections]
+        return Script(
+            self.behaviour,
+            self.instructions,
+            self.context,
+            tuple(self.turns),
+            tuple(self.questions),
+            tuple(self.injections),
+            self.notes,
+        )
 
 
 def _some(rng: np.random.Generator) -> int:
@@ -153,8 +203,10 @@ def _pause(draft: _Draft) -> None:
     while paused < wanted and tries < 30:
         tries += 1
         exchange = draft.exchange()
-        text = with_pause(rng, exchange.ask)
-        if text is None and (draft.queue or tries > 20):  # the first half of a pair, or a topic of short phrases
+        text = with_pause(rng, exchange.ask, hesitate=exchange.kind != "repeat")
+        if text is None and (
+            draft.queue or tries > 20
+        ):  # the first half of a pair, or a topic of short phrases
             draft.ask(exchange)
         elif text is not None:
             draft.ask(exchange, text=text)
@@ -216,7 +268,11 @@ def _inject(draft: _Draft) -> None:
     draft.facts, draft.context = known[:cut], context_text(known[:cut])
     about = ask_about(rng, pick(rng, new))
     if rng.random() < 0.4:  # asked for too early
-        draft.ask(Exchange("unknown", about.ask, pick(rng, UNKNOWN_REPLIES), ("do not know", "don't know", "not sure")))
+        draft.ask(
+            Exchange(
+                "unknown", about.ask, pick(rng, UNKNOWN_REPLIES), ("do not know", "don't know", "not sure")
+            )
+        )
     else:
         draft.ask(draft.exchange())
     draft.queue.clear()
@@ -255,20 +311,38 @@ def _read(draft: _Draft) -> None:
     draft.say("model", text)
 
 
-_MAKERS = {"plain": _plain, "pause": _pause, "user_backchannel": _user_backchannel, "model_backchannel": _model_backchannel,
-           "barge_in": _barge_in, "overlap": _overlap, "silence": _idle, "noise": _idle, "echo": _noted, "context": _topic,
-           "inject": _inject, "voice_change": _noted, "laugh": _topic, "unknown": _topic, "read": _read}
+_MAKERS = {
+    "plain": _plain,
+    "pause": _pause,
+    "user_backchannel": _user_backchannel,
+    "model_backchannel": _model_backchannel,
+    "barge_in": _barge_in,
+    "overlap": _overlap,
+    "silence": _idle,
+    "noise": _idle,
+    "echo": _noted,
+    "context": _topic,
+    "inject": _inject,
+    "voice_change": _noted,
+    "laugh": _topic,
+    "unknown": _topic,
+    "read": _read,
+}
 
 
-def make_script(rng: np.random.Generator, split: str, behaviour: str | None = None, topic: str | None = None) -> Script:
+def make_script(
+    rng: np.random.Generator, split: str, behaviour: str | None = None, topic: str | None = None
+) -> Script:
     """A dialogue of 0-4 user turns.
 
     `topic` (a name in TOPICS) is what its short questions are about, except where the behaviour itself says what is asked
     (context, inject, laugh, unknown, read) or needs a long answer first.
     """
     if split not in SPLITS or (behaviour and behaviour not in BEHAVIOURS) or (topic and topic not in TOPICS):
-        raise ValueError(f"no such split, behaviour or topic: {split!r}, {behaviour!r}, {topic!r}; "
-                         f"splits {SPLITS}, behaviours {BEHAVIOURS}, topics {tuple(TOPICS)}")
+        raise ValueError(
+            f"no such split, behaviour or topic: {split!r}, {behaviour!r}, {topic!r}; "
+            f"splits {SPLITS}, behaviours {BEHAVIOURS}, topics {tuple(TOPICS)}"
+        )
     behaviour = behaviour or BEHAVIOURS[int(np.searchsorted(WEIGHTS, rng.random(), side="right"))]
     draft = _Draft(rng, split, behaviour, topic)
     if topic == "context" and behaviour not in ("inject", "context", "read"):
@@ -277,37 +351,13 @@ def make_script(rng: np.random.Generator, split: str, behaviour: str | None = No
     return draft.script()
 
 
-def normalise(text: str) -> list[str]:
-    """Lower-case words of a reply; special tokens count as words, punctuation does not."""
-    return re.sub(r"[^a-z<>' ]", " ", text.lower().replace("\u2019", "'")).split()
-
-
-def is_right(question: Question, reply_text: str) -> bool:
-    """Whether an accepted string stands in the reply as a word sequence.
-
-    A number must stand alone ("twenty" is not right where "twenty one" is said), and a repetition must be nothing else, since its
-    words are those of the question.
-    """
-    words = normalise(reply_text)
-    for accept in question.accept:
-        wanted = accept.split()
-        if question.kind == "repeat":
-            if [w for w in words if w[0] != "<"] == wanted:
-                return True
-            continue
-        for i in range(len(words) - len(wanted) + 1):
-            if words[i : i + len(wanted)] != wanted:
-                continue
-            before, after = words[i - 1 : i] if i else [], words[i + len(wanted) : i + len(wanted) + 1]
-            if not ((wanted[0] in NUMBER_WORDS and before and before[0] in NUMBER_WORDS)
-                    or (wanted[-1] in NUMBER_WORDS and after and after[0] in NUMBER_WORDS)):
-                return True
-    return False
-
-
 def held_out() -> dict:
     """What the train split never holds, for the manifest; sentences and context values are held out by hash (held_out.py)."""
     forms = {name: list(f["test"]) for name, f in facts.FORMS.items()}
-    forms |= {"outside": list(chat.OUTSIDE["test"]), "name": list(chat.ASK_NAME["test"]), "spell": list(chat.SPELL["test"]),
-              "smalltalk": [text for f, _, _ in chat.SMALLTALK for text in f["test"]]}
+    forms |= {
+        "outside": list(chat.OUTSIDE["test"]),
+        "name": list(chat.ASK_NAME["test"]),
+        "spell": list(chat.SPELL["test"]),
+        "smalltalk": [text for f, _, _ in chat.SMALLTALK for text in f["test"]],
+    }
     return {"names": list(TEST_NAMES), "forms": forms, **facts.held_out_pairs()}

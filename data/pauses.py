@@ -5,12 +5,14 @@ import numpy as np
 from .held_out import pick
 
 PAUSE = "<pause>"
-OPEN_WORDS = frozenset("""a an the of to from in on at by for with and plus minus times after before is are was does do did has have my your
-what which who whose how where when why many much can could say spell repeat count comes please tell will what's""".split())
+OPEN_WORDS = frozenset(
+    """a an the of to from in on at by for with and plus minus times after before is are was does do did has have my your
+what which who whose how where when why many much can could say spell repeat count comes please tell will what's""".split()
+)
 HESITATIONS = ("um", "uh", "er")
 
 
-def with_pause(rng: np.random.Generator, text: str) -> str | None:
+def with_pause(rng: np.random.Generator, text: str, hesitate: bool = True) -> str | None:
     """`text` with one pause (now and then two), never where what was said is a whole question; None if there is no such place."""
     words = text.split()
     places = [i for i in range(1, len(words)) if is_open(words[:i])]
@@ -20,7 +22,7 @@ def with_pause(rng: np.random.Generator, text: str) -> str | None:
     if rng.random() < 0.15:
         chosen.add(pick(rng, places))
     for i in sorted(chosen, reverse=True):
-        words[i:i] = [pick(rng, HESITATIONS), PAUSE] if rng.random() < 0.25 else [PAUSE]
+        words[i:i] = [pick(rng, HESITATIONS), PAUSE] if hesitate and rng.random() < 0.25 else [PAUSE]
     return " ".join(words)
 
 

@@ -4,25 +4,64 @@ import numpy as np
 
 from .held_out import is_held_out, pick
 
-TRAIN_NAMES = tuple("""
-adam alan albert alex alice amy andrew angela anna anne anthony arthur barbara ben beth betty bill bob brenda brian carl
-carol caroline catherine charles cheryl chris christine claire colin craig dan david dawn dean debbie dennis derek diana
-donald donna doris dorothy doug edward elaine elizabeth ellen emily eric erica evelyn fiona florence frances frank fred
-gary george gerald gina gloria gordon grace greg harold harry heather helen henry holly howard ian irene jack james jane
-janet jason jean jeff jenny jeremy jerry jessica jill jim joan joe john josh joyce judy julia julie june karen kate keith
-kelly ken kevin larry laura leo linda lisa louis louise lucy margaret maria marie mark martha martin mary matthew megan
-michael mike molly nancy neil nick nicole nina nora norman olivia oscar pam patricia patrick paul peter phil rachel ralph
-ray rebecca richard rita robert robin roger ron rose roy ruth sally sam sandra sarah sean sharon sheila simon sophie
-stanley stella steve sue susan teresa terry thomas tina todd tom tony tracy vera victor vincent walter wendy
-""".split())
+COMMON_NAMES = tuple(
+    """
+adam alan albert alex alice amy andrew angela anna anne anthony arthur barbara ben beth betty bill bob
+brenda brian carl carol caroline catherine charles cheryl chris christine claire colin craig dan david
+dawn dean debbie dennis derek diana donald donna doris dorothy doug edward elaine elizabeth ellen emily
+eric erica evelyn fiona florence frances frank fred gary george gerald gina gloria gordon grace greg
+harold harry heather helen henry holly howard ian irene jack james jane janet jason jean jeff jenny jeremy
+jerry jessica jill jim joan joe john josh joyce judy julia julie june karen kate keith kelly ken kevin
+larry laura leo linda lisa louis louise lucy margaret maria marie mark martha martin mary matthew megan
+michael mike molly nancy neil nick nicole nina nora norman olivia oscar pam patricia patrick paul peter
+phil rachel ralph ray rebecca richard rita robert robin roger ron rose roy ruth sally sam sandra sarah
+sean sharon sheila simon sophie stanley stella steve sue susan teresa terry thomas tina todd tom tony
+tracy vera victor vincent walter wendy
+""".split()
+)
 
-TEST_NAMES = tuple("""
-abby andy bruce charlotte clara daniel danny eddie emma eva felix hannah hugo ivan jacob kathy kim lily luke max mia noah
-oliver pat philip rosa stuart ted tim toby
-""".split())
+# rarer ones, so that a name is learnt as something to copy
+RARE_NAMES = tuple(
+    """
+aaron abel ada agnes alan alicia alison allen amanda amber amelia angus annie april astrid audrey austin
+barry basil beatrice becky belinda benny bernard bert bianca blake bonnie brad bradley brandon bridget
+bruno byron caleb calvin cameron candice carla carmen carrie casey cecil celia chad chester chloe claudia
+clifford clive conrad cora corey curtis cynthia daisy damian daphne darren darryl denise desmond dexter
+dolly dominic dora duncan earl edgar edith edmund edwin eileen elaine eleanor eli elliot elmer elsa elsie
+elvis enid ernest esther ethan eugene eunice ezra faith fay felicity fern fergus flora floyd freda freddie
+gail gareth gavin gemma geoffrey gerry gilbert gladys glen glenda greta gretchen gwen hank harriet harvey
+hazel hector herbert herman hilary hilda homer hope hubert ida imogen ingrid iris irma isaac isabel jackie
+jake jasmine jasper jerome jesse jo joanna joel jordan joseph joshua josie joy juan judith justin kathleen
+katrina kirk kurt kyle lance lara lee lena leonard leslie lester lewis lloyd logan lola lorna lorraine
+louie lucas lucille lydia lyle mabel madison maggie malcolm mandy marcus margot marian marilyn marion
+marshall marvin maurice maxine melanie melissa melvin mercy merle milton mindy minnie miranda mitchell
+molly mona monica morris muriel myra myrtle nadia naomi natalie nathan ned nelly nelson nigel noel odette
+olga olive omar otto owen pamela pansy patsy paula pearl peggy penny percy perry petra phoebe phyllis
+polly priscilla quentin ramona randy raymond regina rex rhoda rhonda rodney roland rosemary rowan roxanne
+rufus rupert russell sabrina sadie samantha samuel sebastian selma seth shane shannon sharon sheldon
+shirley sidney silvia simone sonia spencer stephen stephanie sylvia tabitha tamara tanya tess theodore
+theresa tiffany tracey travis trevor trudy ursula valerie vanessa vernon veronica vicky viola violet
+virgil virginia wallace wanda warren wayne wesley wilbur wilfred willa william winston winnie yvonne zoe
+""".split()
+)
 
-ONES = tuple("""zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-seventeen eighteen nineteen""".split())
+TEST_NAMES = tuple(
+    """
+abby andy bruce charlotte clara daniel danny eddie emma eva felix hannah hugo ivan jacob kathy kim lily
+luke max mia noah oliver pat philip rosa stuart ted tim toby
+""".split()
+)
+
+TRAIN_NAMES = COMMON_NAMES * 4 + tuple(
+    n for n in RARE_NAMES if n not in COMMON_NAMES
+)  # seven of ten are common
+
+ONES = tuple(
+    """
+zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+seventeen eighteen nineteen
+""".split()
+)
 TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
@@ -39,61 +78,114 @@ NUMBER_WORDS = frozenset(ONES + TENS[2:] + ("hundred",))
 DIGITS = ONES[:10]
 LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
 
-THINGS = tuple("""
-apple bag ball band bank basket bath beach bear bed bell belt bench bike bird boat body bone book boot bottle bowl box
-branch bread brick bridge broom brush bucket bus butter button cake camera candle cap car card carpet castle cat chain
-chair cheese church circle city class clock cloth cloud coat coin corner cow cup curtain desk dinner dish doctor dog doll
-door dress drum duck ear egg engine eye face farm farmer feather fence field finger fire fish flag floor flower foot
-forest fork fox friend frog fruit garden gate gift girl glass glove goat gold grass guitar hair hall hammer hand hat head
-heart hill hole home honey horse hospital hotel house ice island jacket jar jewel journey juice jungle key king kitchen
-kite knife lady lake lamp leaf leg lemon letter library light lion lock machine map market meal meat milk mirror money
-monkey moon morning mountain mouse mouth museum music nail neck needle nest net night nose nurse ocean office onion
-orange oven owl page paint pan paper parcel park party path pen pencil people phone photo piano picture pie pig pillow
-pilot pipe plane plant plate pocket poem pond pool potato prince purse puzzle queen rabbit radio rain ring river road
-rock roof room rope ruler salad salt sand school scissors sea seat sheep shelf ship shirt shoe shop sister sky smoke snow
-soap sock sofa song soup spoon square stairs star station stick stone store storm story street student sugar suitcase
-sun table tail tea teacher team tent ticket tiger tool tooth towel tower town toy train tree truck tunnel umbrella
-uncle valley vase village violin voice wagon wall watch water wheel whistle wife wind window winter wolf woman wood
-world yard zebra answer army artist aunt author baby baker barn battle blanket boss brother cabin cage canal captain
-carrot cellar chapel chicken child client coach colour comb cook cotton cousin crowd crown dancer daughter dream driver
-dust eagle editor effect event factory family father fever film flame flight fog frame game ghost giant grape guard guest
-hero horn idea iron judge jury lawyer lesson library lunch magic mayor medal member metal midnight minute model mother
-motor movie neighbour notebook number nut object painter palace parent partner pepper planet player poet police powder
-problem promise question reason record rice rider riddle robot sailor scarf season secret shadow shape shell shore signal
-silver singer skin soldier son sound space spider spring statue steam stream summer sweater target temple thief thunder
-tomato trip turtle twin vacation visitor waiter weather whale writer
-""".split())
-PEOPLE = tuple("""artist aunt author baby baker boss brother captain child coach cook cousin dancer doctor driver farmer father
-friend girl guard guest judge king lady lawyer mayor mother neighbour nurse painter pilot player poet prince queen rider
-sailor singer sister soldier student teacher thief uncle visitor waiter woman writer""".split())
-ADJECTIVES = tuple("""
-angry bad beautiful big black blue brave bright broken brown busy calm careful cheap clean clear clever cold cool
-crazy dark deep dirty dry dull dusty early easy empty famous fast fat fine flat fresh friendly full funny gentle gold
-good grand great green grey happy hard healthy heavy high hollow honest hot huge hungry kind large late lazy light little
-lonely long loud lovely lucky modern narrow near new nice noisy odd old open orange pale pink plain poor pretty proud pure
-purple quick quiet rare ready red rich rough round sad safe sharp shiny short shy silent silly silver simple slow small
-smart smooth soft sour special strange strong sunny sweet tall thick thin tiny tired ugly warm weak wet white whole wide
-wild wise wooden wrong yellow young
-""".split())
-ACTIONS = tuple("""
-bought broke brought built called carried caught changed chose cleaned closed counted covered cut drew dropped followed
-forgot found gave held hid kept kicked left lifted liked lost loved made met missed moved needed noticed offered opened
-ordered packed painted picked placed pulled pushed put reached received remembered repaired saved saw sold sent shared
-showed stole studied threw took touched turned used visited waited wanted washed watched wore wrapped
-""".split())
-MOVES = tuple("""came climbed danced drove fell flew hurried jumped laughed listened lived ran rested rode sang sat slept
-smiled sailed stayed stood swam talked travelled waited walked went worked""".split())
-PLACES = tuple("""
-at home at school at night at the airport at the station at the party by the river by the window behind the house
-""".split("\n")[1].replace(" at ", "|at ").replace(" by ", "|by ").replace(" behind ", "|behind ").split("|")) + tuple(
-    f"{p} the {x}" for p in ("in", "near", "behind") for x in (
-        "garden kitchen library forest village park market office museum castle tunnel valley hotel field harbour".split())
-) + tuple(f"{p} the {x}" for p in ("on", "under") for x in "table bridge roof beach hill boat floor tree".split())
-WHEN = ("yesterday", "last night", "last week", "in the morning", "every day", "this evening", "after lunch", "before dinner",
-        "in the summer", "in the winter", "at noon", "at midnight", "again", "today", "for an hour", "all day")
-ADVERBS = tuple("slowly quickly quietly happily carefully loudly gently alone together suddenly early late".split())
-FOODS = tuple("apples bananas bread cake carrots cheese cherries chocolate coffee cookies eggs fish grapes honey milk noodles "
-              "oranges pasta peaches pears pizza potatoes rice salad soup tea tomatoes".split())
+THINGS = tuple(
+    """
+apple bag ball band bank basket bath beach bear bed bell belt bench bike bird boat body bone book boot
+bottle bowl box branch bread brick bridge broom brush bucket bus butter button cake camera candle cap car
+card carpet castle cat chain chair cheese church circle city class clock cloth cloud coat coin corner cow
+cup curtain desk dinner dish doctor dog doll door dress drum duck ear egg engine eye face farm farmer
+feather fence field finger fire fish flag floor flower foot forest fork fox friend frog fruit garden gate
+gift girl glass glove goat gold grass guitar hair hall hammer hand hat head heart hill hole home honey
+horse hospital hotel house ice island jacket jar jewel journey juice jungle key king kitchen kite knife
+lady lake lamp leaf leg lemon letter library light lion lock machine map market meal meat milk mirror
+money monkey moon morning mountain mouse mouth museum music nail neck needle nest net night nose nurse
+ocean office onion orange oven owl page paint pan paper parcel park party path pen pencil people phone
+photo piano picture pie pig pillow pilot pipe plane plant plate pocket poem pond pool potato prince purse
+puzzle queen rabbit radio rain ring river road rock roof room rope ruler salad salt sand school scissors
+sea seat sheep shelf ship shirt shoe shop sister sky smoke snow soap sock sofa song soup spoon square
+stairs star station stick stone store storm story street student sugar suitcase sun table tail tea teacher
+team tent ticket tiger tool tooth towel tower town toy train tree truck tunnel umbrella uncle valley vase
+village violin voice wagon wall watch water wheel whistle wife wind window winter wolf woman wood world
+yard zebra answer army artist aunt author baby baker barn battle blanket boss brother cabin cage canal
+captain carrot cellar chapel chicken child client coach colour comb cook cotton cousin crowd crown dancer
+daughter dream driver dust eagle editor effect event factory family father fever film flame flight fog
+frame game ghost giant grape guard guest hero horn idea iron judge jury lawyer lesson lunch magic mayor
+medal member metal midnight minute model mother motor movie neighbour notebook number nut object painter
+palace parent partner pepper planet player poet police powder problem promise question reason record rice
+rider riddle robot sailor scarf season secret shadow shape shell shore signal silver singer skin soldier
+son sound space spider spring statue steam stream summer sweater target temple thief thunder tomato trip
+turtle twin vacation visitor waiter weather whale writer
+""".split()
+)
+PEOPLE = tuple(
+    """
+artist aunt author baby baker boss brother captain child coach cook cousin dancer doctor driver farmer
+father friend girl guard guest judge king lady lawyer mayor mother neighbour nurse painter pilot player
+poet prince queen rider sailor singer sister soldier student teacher thief uncle visitor waiter woman
+writer
+""".split()
+)
+ADJECTIVES = tuple(
+    """
+angry bad beautiful big black blue brave bright broken brown busy calm careful cheap clean clear clever
+cold cool crazy dark deep dirty dry dull dusty early easy empty famous fast fat fine flat fresh friendly
+full funny gentle gold good grand great green grey happy hard healthy heavy high hollow honest hot huge
+hungry kind large late lazy light little lonely long loud lovely lucky modern narrow near new nice noisy
+odd old open orange pale pink plain poor pretty proud pure purple quick quiet rare ready red rich rough
+round sad safe sharp shiny short shy silent silly silver simple slow small smart smooth soft sour special
+strange strong sunny sweet tall thick thin tiny tired ugly warm weak wet white whole wide wild wise wooden
+wrong yellow young
+""".split()
+)
+ACTIONS = tuple(
+    """
+bought broke brought built called carried caught changed chose cleaned closed counted covered cut drew
+dropped followed forgot found gave held hid kept kicked left lifted liked lost loved made met missed moved
+needed noticed offered opened ordered packed painted picked placed pulled pushed put reached received
+remembered repaired saved saw sold sent shared showed stole studied threw took touched turned used visited
+waited wanted washed watched wore wrapped
+""".split()
+)
+MOVES = tuple(
+    """
+came climbed danced drove fell flew hurried jumped laughed listened lived ran rested rode sang sat slept
+smiled sailed stayed stood swam talked travelled waited walked went worked
+""".split()
+)
+SITES = "garden kitchen library forest village park market office museum castle tunnel valley hotel field harbour".split()
+PLACES = (
+    (
+        "at home",
+        "at school",
+        "at night",
+        "at the airport",
+        "at the station",
+        "at the party",
+        "by the river",
+        "behind the house",
+    )
+    + tuple(f"{p} the {x}" for p in ("in", "near", "behind") for x in SITES)
+    + tuple(
+        f"{p} the {x}"
+        for p in ("on", "under")
+        for x in "table bridge roof beach hill boat floor tree".split()
+    )
+)
+WHEN = (
+    "yesterday",
+    "last night",
+    "last week",
+    "in the morning",
+    "every day",
+    "this evening",
+    "after lunch",
+    "before dinner",
+    "in the summer",
+    "in the winter",
+    "at noon",
+    "at midnight",
+    "again",
+    "today",
+    "for an hour",
+    "all day",
+)
+ADVERBS = tuple(
+    "slowly quickly quietly happily carefully loudly gently alone together suddenly early late".split()
+)
+FOODS = tuple(
+    "apples bananas bread cake carrots cheese cherries chocolate coffee cookies eggs fish grapes honey milk noodles "
+    "oranges pasta peaches pears pizza potatoes rice salad soup tea tomatoes".split()
+)
 
 
 def sentence(rng: np.random.Generator, names=TRAIN_NAMES) -> str:
@@ -112,7 +204,9 @@ def sentence(rng: np.random.Generator, names=TRAIN_NAMES) -> str:
 
     roll = rng.random()
     if roll < 0.3:
-        return f"{who()} {pick(rng, ACTIONS)} {thing()}" + (f" {pick(rng, WHEN)}" if rng.random() < 0.3 else "")
+        return f"{who()} {pick(rng, ACTIONS)} {thing()}" + (
+            f" {pick(rng, WHEN)}" if rng.random() < 0.3 else ""
+        )
     if roll < 0.5:
         return f"{who()} {pick(rng, MOVES)} {pick(rng, PLACES if rng.random() < 0.7 else ADVERBS)}"
     if roll < 0.65:
@@ -133,5 +227,8 @@ def sentence_of(rng: np.random.Generator, split: str, words: tuple[int, int] = (
     names = TRAIN_NAMES if split == "train" else TEST_NAMES
     while True:
         text = sentence(rng, names)
-        if is_held_out(f"sentence|{text}") == (split == "test") and words[0] <= text.count(" ") + 1 <= words[1]:
+        if (
+            is_held_out(f"sentence|{text}") == (split == "test")
+            and words[0] <= text.count(" ") + 1 <= words[1]
+        ):
             return text
