@@ -1,7 +1,7 @@
 """AudioEncoder: waveform -> one continuous latent per frame, causal and streaming.
 
-Log-mels at 100 Hz, then residual blocks and halvings of the rate down to the frame rate. The latent of a frame
-knows the audio up to the frame's last sample and nothing after it.
+Log-mels at 100 Hz, then residual blocks and halvings of the rate down to the frame rate. The latent of a
+frame knows the audio up to the frame's last sample and nothing after it.
 
 Shapes: B batch, N samples, M mel frames, T frames, D width, L latent size.
 """
@@ -17,7 +17,9 @@ from .streaming_michiai import CausalConvLast, StreamState, join_past, name_modu
 
 def mel_scale(hertz: Tensor) -> Tensor:
     """Slaney's mel scale: linear below 1 kHz, logarithmic above."""
-    return torch.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * torch.log(hertz.clamp(min=1) / 1000) / math.log(6.4))
+    return torch.where(
+        hertz < 1000, hertz * 3 / 200, 15 + 27 * torch.log(hertz.clamp(min=1) / 1000) / math.log(6.4)
+    )
 
 
 def mel_filters(sampling_rate: int, n_fft: int, bins: int) -> Tensor:
@@ -33,7 +35,7 @@ def mel_filters(sampling_rate: int, n_fft: int, bins: int) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """Causal log-mel spectrum: `x` [B, N] -> [B, bins, N / hop]; frame m ends with sample (m + 1) * hop - 1."""
+    """Causal log-mel spectrum: [B, N] -> [B, bins, N / hop]; frame m ends with sample (m + 1) * hop - 1."""
 
     FLOOR = 1e-2  # about -75 dB of full scale: what lies below is silence
 
@@ -71,7 +73,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """Variational encoder. What leaves it is normalised: each latent dimension has mean 0 and deviation 1 on speech."""
+    """Variational encoder. Its latents are normalised: on speech, each dimension has mean 0, deviation 1."""
 
     def __init__(self, config: MichiAIConfig) -> None:
         super().__init__()
@@ -79,8 +81,8 @@ class AudioEncoder(nn.Module):
         hop = exact_div(config.sampling_rate, codec.mel_rate, "samples per mel frame")
         n_halvings = int(math.log2(exact_div(config.frame_size, hop, "mel frames per frame")))
         if hop << n_halvings != config.frame_size:
-            raise ValueError(f"a frame of {config.frame_size} samples holds {config.frame_size / hop:g} mel frames; "
-                             "expected a power of two: choose another mel_rate")  # fmt: skip
+            n_mels = config.frame_size / hop
+            raise ValueError(f"a frame holds {n_mels:g} mel frames; expected a power of two: change mel_rate")
         self.mel = LogMel(config.sampling_rate, codec.n_fft, hop, codec.mel_bins)
         self.input = CausalConvLast(codec.mel_bins, codec.width, 3)
         self.halvings = nn.ModuleList()

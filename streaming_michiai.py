@@ -85,8 +85,8 @@ class CausalConv1d(nn.Conv1d):
 class CausalConvLast(nn.Conv1d):
     """CausalConv1d for channels-last data, `x` [B, T, C] -> [B, T / stride, C'].
 
-    It runs as a Conv2d of height 1 in the channels-last format: the layout that linear layers around it use, and
-    on CPUs two to three times as fast to train as Conv1d on [B, C, T].
+    It runs as a Conv2d of height 1 in the channels-last format: the layout that linear layers around it use,
+    and on CPUs two to three times as fast to train as Conv1d on [B, C, T].
     """
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:

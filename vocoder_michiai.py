@@ -1,7 +1,8 @@
 """Vocoder: latents -> waveform, a causal HiFi-GAN generator that streams without look-ahead.
 
-    latents 12.5 Hz -> transposed convolution -> trunk at 100 Hz -> (transposed convolution -> dilated residual
-    blocks of several kernels, averaged) per upsample rate -> inverse STFT with a short hop, or a last convolution
+    latents 12.5 Hz -> transposed convolution -> trunk at 100 Hz
+    -> (transposed convolution -> dilated residual blocks of several kernels, averaged) per upsample rate
+    -> inverse STFT with a short hop, or a last convolution
 
 HiFi-GAN: arXiv 2010.05646; ending it in a short inverse STFT: iSTFTNet, arXiv 2203.02395.
 
@@ -24,7 +25,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int, dilations: list[int], pairs: bool) -> None:
         super().__init__()
-        self.dilated = nn.ModuleList(CausalConvLast(channels, channels, kernel, dilation=d) for d in dilations)
+        self.dilated = nn.ModuleList(
+            CausalConvLast(channels, channels, kernel, dilation=d) for d in dilations
+        )
         self.plain = nn.ModuleList(CausalConvLast(channels, channels, kernel) for _ in dilations if pairs)
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
@@ -37,9 +40,11 @@ class ResidualBlock(nn.Module):
 
 
 class UpsampleStage(nn.Module):
-    """Transposed convolution, then the mean of residual blocks of several kernels. [B, T, C] -> [B, T * rate, C']."""
+    """Transposed convolution, mean of residual blocks of several kernels: [B, T, C] -> [B, T * rate, C']."""
 
-    def __init__(self, inputs: int, channels: int, rate: int, kernels: list[int], dilations: list[int], pairs: bool):
+    def __init__(
+        self, inputs: int, channels: int, rate: int, kernels: list[int], dilations: list[int], pairs: bool
+    ):
         super().__init__()
         self.upsample = CausalConvTranspose1d(inputs, channels, 2 * rate, rate)
         self.blocks = nn.ModuleList(ResidualBlock(channels, kernel, dilations, pairs) for kernel in kernels)
@@ -53,8 +58,8 @@ class UpsampleStage(nn.Module):
 class InverseSTFTHead(nn.Module):
     """Log magnitude and phase of short overlapping frames -> waveform, `x` [B, T, C] -> [B, T * hop].
 
-    Frame t starts at sample t * hop and reaches n_fft - hop samples ahead of its own hop; what lies ahead waits in
-    the state until later frames have been added. No sample waits for a later frame.
+    Frame t starts at sample t * hop and reaches n_fft - hop samples beyond its own hop; what lies there waits
+    in the state until the next frames are added. No sample waits for a later frame.
     """
 
     def __init__(self, channels: int, n_fft: int, hop: int) -> None:
@@ -62,7 +67,9 @@ class InverseSTFTHead(nn.Module):
         self.hop, self.n_overlap = hop, exact_div(n_fft, hop, "istft_n_fft / istft_hop")
         self.n_fft = n_fft
         self.output = CausalConvLast(channels, n_fft + 2, 3)
-        self.register_buffer("window", torch.hann_window(n_fft) * (2 / self.n_overlap))  # its overlaps sum to 1
+        self.register_buffer(
+            "window", torch.hann_window(n_fft) * (2 / self.n_overlap)
+        )  # its overlaps sum to 1
         self.path = ""
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
@@ -104,9 +111,13 @@ class Vocoder(nn.Module):
             self.stages.append(UpsampleStage(channels, width, step, *blocks))
             channels, hop = width, exact_div(hop, step, "vocoder hop / upsample rate")
         if hop != (vocoder.istft_hop or 1):
-            raise ValueError(f"upsample_rates {vocoder.upsample_rates} leave a hop of {hop} samples; expected "
-                             f"istft_hop {vocoder.istft_hop or 1}: their product must be the trunk's hop over it")  # fmt: skip
-        self.head = InverseSTFTHead(channels, vocoder.istft_n_fft, hop) if vocoder.istft_hop else WaveHead(channels)
+            wanted = vocoder.istft_hop or 1
+            raise ValueError(
+                f"upsample_rates {vocoder.upsample_rates} leave {hop} samples; expected {wanted}"
+            )
+        self.head = (
+            InverseSTFTHead(channels, vocoder.istft_n_fft, hop) if vocoder.istft_hop else WaveHead(channels)
+        )
         self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.latent_dim))
         name_modules(self)

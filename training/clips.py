@@ -47,7 +47,9 @@ class Clips:
             handle = safe_open(path, "pt")
             self.sources.append((handle.get_slice("audio"), handle.get_tensor("offsets").tolist()))
         if not self.sources:
-            raise ValueError(f"no shards in {folders}; expected NNNNN.safetensors of `python -m michiai.data`")
+            raise ValueError(
+                f"no shards in {folders}; expected NNNNN.safetensors of `python -m michiai.data`"
+            )
         self.recordings, self.share = [], share
         if speech is not None:
             lines = map(json.loads, (speech / "manifest.jsonl").read_text().splitlines())

@@ -2,9 +2,9 @@
 
     python -m michiai.training.codec --data out/train --speech recordings --out out/codec
 
-The encoder sees whole clips; the trunk of the vocoder learns all of them through a mel head that only training has;
-the expensive waveform is made of a random stretch of each clip. At the end the latents' mean and deviation are
-measured and stored, so that everything after this stage sees normalised latents.
+The encoder sees whole clips; the trunk of the vocoder learns all of them through a mel head that only training
+has; the expensive waveform is made of a random stretch of each clip. At the end the latents' mean and deviation
+are measured and stored, so that everything after this stage sees normalised latents.
 """
 
 import argparse
@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.training.clips import Clips, random_gain
 from michiai.training.common import fit, parser, save_tensors
 from michiai.vocoder.losses import SpectralLoss
 from michiai.vocoder_michiai import Vocoder
+from torch import Tensor, nn
 
 
 class Autoencoder(nn.Module):
@@ -48,7 +47,9 @@ class Autoencoder(nn.Module):
         real = audio[:, first * self.frame_size : (first + self.wave_frames) * self.frame_size]
         warm = self.frame_size // 2  # the stretch begins without its past: do not judge its first half frame
         parts = self.spectral(made[:, warm:], real[:, warm:])
-        loss = 2 * aux + parts["mel"] + 0.5 * parts["log_magnitude"] + parts["convergence"] + self.kl_weight * kl
+        loss = (
+            2 * aux + parts["mel"] + 0.5 * parts["log_magnitude"] + parts["convergence"] + self.kl_weight * kl
+        )
         return {"loss": loss, "aux_mel": aux, "kl": kl, **parts}
 
 
@@ -71,7 +72,9 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--data", type=Path, nargs="+", required=True, help="folders of shards")
     p.add_argument("--speech", type=Path, help="folder of recordings with manifest.jsonl")
     p.add_argument("--seconds", type=float, default=1.6, help="length of a clip")
-    p.add_argument("--wave-frames", type=int, default=10, help="frames of each clip of which the waveform is made")
+    p.add_argument(
+        "--wave-frames", type=int, default=10, help="frames of each clip of which the waveform is made"
+    )
     p.add_argument("--kl-weight", type=float, default=1e-3)
     args: argparse.Namespace = p.parse_args(argv)
     config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()

@@ -1,0 +1,1 @@
+"""The vocoder as a model of its own, and its training."""
