@@ -1,4 +1,4 @@
-"""The streaming contract of every causal part: chunks equal the whole, nothing from the future, no hidden memory."""
+"""The streaming contract of every causal part: chunks equal the whole, no future, no hidden memory."""
 
 from collections.abc import Callable
 from itertools import cycle

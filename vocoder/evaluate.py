@@ -1,0 +1,133 @@
+"""What encoder and vocoder keep of speech: log-mel distance, words (PocketSphinx), voice (resemblyzer).
+
+    python -m michiai.vocoder.evaluate --data out/test --codec out/codec/model.safetensors --clips 40
+
+The test is each turn of the model's channel, encoded and resynthesised as a stream; the recogniser also hears the
+originals, which is the best that can be reached. The last line is one JSON object.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from michiai.codec_michiai import AudioEncoder
+from michiai.configuration_michiai import MichiAIConfig
+from michiai.training.common import load_part
+from michiai.vocoder_michiai import Vocoder
+from safetensors import safe_open
+
+
+def word_errors(said: list[str], heard: list[str]) -> int:
+    """Levenshtein distance of two word sequences."""
+    row = list(range(len(heard) + 1))
+    for i, word in enumerate(said, 1):
+        last, row[0] = row[0], i
+        for j, other in enumerate(heard, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (word != other))
+    return row[-1]
+
+
+def turns(folder: Path, voice: str, limit: int) -> list[tuple[np.ndarray, list[str]]]:
+    """Audio and words of the first `limit` model turns of 1 to 8 s by voices whose id starts with `voice`."""
+    found: list[tuple[np.ndarray, list[str]]] = []
+    for path in sorted(folder.glob("*.safetensors")):
+        handle = safe_open(path, "pt")
+        offsets = handle.get_tensor("offsets").tolist()
+        audio = handle.get_slice("audio")
+        for start, line in zip(
+            offsets[:-1], path.with_suffix(".jsonl").read_text().splitlines(), strict=True
+        ):
+            info = json.loads(line)
+            if not info["model_voice"].startswith(voice):
+                continue
+            for turn in (t for t in info["turns"] if t["who"] == "model"):
+                a, b = turn["start"] - 0.1, turn["end"] + 0.2
+                words = [
+                    w for w, begin, end in info["model_words"] if a <= begin and end <= b and w[0] != "<"
+                ]
+                if 1 < b - a < 8 and len(words) > 2 and len(found) < limit:
+                    piece = audio[1, start + max(0, int(a * 16_000)) : start + int(b * 16_000)].numpy()
+                    found.append((piece.astype(np.float32) / 32768, words))
+    return found
+
+
+class Judge:
+    """Sums over clips of one version of the audio."""
+
+    def __init__(self) -> None:
+        from pocketsphinx import Decoder
+        from resemblyzer import VoiceEncoder
+
+        self.decoder = Decoder(samprate=16_000, loglevel="FATAL")
+        self.voices = VoiceEncoder("cpu", verbose=False)
+
+    def hear(self, audio: np.ndarray) -> list[str]:
+        self.decoder.start_utt()
+        padded = np.pad((audio.clip(-1, 1) * 32767).astype(np.int16), 3200)
+        self.decoder.process_raw(padded.tobytes(), full_utt=True)
+        self.decoder.end_utt()
+        hypothesis = self.decoder.hyp()
+        return hypothesis.hypstr.split() if hypothesis else []
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> float:
+        return float(self.voices.embed_utterance(a) @ self.voices.embed_utterance(b))
+
+
+def evaluate(
+    codec: AudioEncoder, vocoder: Vocoder, clips: list[tuple[np.ndarray, list[str]]]
+) -> dict[str, float]:
+    """All figures of one checkpoint, as means over the clips; word errors are per word."""
+    judge, rows = Judge(), []
+    n_words = sum(len(words) for _, words in clips)
+    for audio, words in clips:
+        x = torch.from_numpy(np.pad(audio, (0, -len(audio) % 1280)))[None]
+        began = time.perf_counter()
+        with torch.inference_mode():
+            made = vocoder(codec(x))
+            seconds = time.perf_counter() - began
+            mel = 2 * (codec.mel(made) - codec.mel(x)).abs().mean().item()  # in natural log units
+        made = made[0].numpy()
+        errors = [word_errors(words, judge.hear(a)) for a in (x[0].numpy(), made)]
+        rows.append([mel, *errors, judge.similarity(x[0].numpy(), made), seconds / (len(made) / 16_000)])
+    rows = np.array(rows)
+    return {
+        "clips": len(clips),
+        "words": n_words,
+        "mel_distance": rows[:, 0].mean(),
+        "wer_original": rows[:, 1].sum() / n_words,
+        "wer_reconstruction": rows[:, 2].sum() / n_words,
+        "speaker_similarity": rows[:, 3].mean(),
+        "real_time_factor": rows[:, 4].mean(),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--data", type=Path, required=True, help="folder of test shards")
+    p.add_argument("--codec", type=Path, required=True, help="model.safetensors with codec and vocoder")
+    p.add_argument("--vocoder", type=Path, nargs="*", help="other weights of the vocoder to compare")
+    p.add_argument("--config", type=Path, help="folder with config.json; nano if left out")
+    p.add_argument("--clips", type=int, default=40)
+    p.add_argument(
+        "--voice", default="flite", help="start of the voices' ids: the recogniser knows flite best"
+    )
+    p.add_argument("--threads", type=int, default=1)
+    args = p.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
+    codec, vocoder = AudioEncoder(config).eval(), Vocoder(config).eval()
+    load_part(codec, args.codec, "codec.")
+    clips = turns(args.data, args.voice, args.clips)
+    results = {}
+    for path in args.vocoder or [args.codec]:
+        load_part(vocoder, path, "vocoder.")
+        results[str(path)] = {k: round(float(v), 4) for k, v in evaluate(codec, vocoder, clips).items()}
+        print(path, *(f"\n  {name:20s} {value}" for name, value in results[str(path)].items()))
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
