@@ -3,8 +3,8 @@
     python -m michiai.training.codec --data out/train --speech recordings --out out/codec
 
 The encoder sees whole clips, and the trunk of the vocoder learns all of them through a mel head that only
-training has; the expensive waveform is made of a random stretch of each clip. At the end the latents' mean and
-deviation are measured and stored, so that everything after this stage sees normalised latents.
+training has; the expensive waveform is made of a random stretch of each clip. At the end the latents' mean
+and deviation are measured and stored, so that everything after this stage sees normalised latents.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Light discriminators on magnitude spectra of several window lengths (as UnivNet's, arXiv 2106.07889).
 
-HiFi-GAN's own, on periods and scales of the waveform, cost many times as much; `channels` sets the size of these.
+HiFi-GAN's own, on periods and scales of the waveform, cost many times as much; `channels` sets their size.
 
 B batch, N samples.
 """
@@ -13,7 +13,7 @@ SLOPE = 0.1
 
 
 class SpectrumDiscriminator(nn.Module):
-    """Judges every time-frequency place of one spectrum: [B, N] -> the outputs of all layers, the verdict last."""
+    """Judges each place of one spectrum: [B, N] -> the outputs of all layers, the verdict last."""
 
     def __init__(self, size: int, channels: int) -> None:
         super().__init__()
@@ -28,9 +28,7 @@ class SpectrumDiscriminator(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             spectrum = torch.fft.rfft(x.float().unfold(-1, self.size, self.size // 4) * self.window)
             power = spectrum.real.square() + spectrum.imag.square()
-            y = (power + 1e-6).pow(0.15)[
-                :, None
-            ]  # magnitude ^ 0.3: quiet bands count, silence does not explode
+            y = (power + 1e-6).pow(0.15)[:, None]  # magnitude ^ 0.3: quiet bands count
         outputs = []
         for conv in self.convs[:-1]:
             y = F.leaky_relu(conv(y), SLOPE)
@@ -58,10 +56,10 @@ def discriminator_loss(real: list[list[Tensor]], made: list[list[Tensor]]) -> Te
 def generator_losses(real: list[list[Tensor]], made: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
     """The verdict to be raised, and the relative distance of all inner layers (feature matching)."""
     verdict = torch.stack([-m[-1].mean() for m in made]).mean()
-    pairs = [
-        (r.detach(), m)
-        for rs, ms in zip(real, made, strict=True)
-        for r, m in zip(rs[:-1], ms[:-1], strict=True)
-    ]
-    matching = torch.stack([(r - m).abs().mean() / r.abs().mean().clamp(min=1e-4) for r, m in pairs]).mean()
+    distances = []
+    for real_layers, made_layers in zip(real, made, strict=True):
+        for r, m in zip(real_layers[:-1], made_layers[:-1], strict=True):
+            r = r.detach()
+            distances.append((r - m).abs().mean() / r.abs().mean().clamp(min=1e-4))
+    matching = torch.stack(distances).mean()
     return verdict, matching

@@ -2,8 +2,8 @@
 
     python -m michiai.vocoder.evaluate --data out/test --codec out/codec/model.safetensors --clips 40
 
-The test is each turn of the model's channel, encoded and resynthesised as a stream; the recogniser also hears the
-originals, which is the best that can be reached. The last line is one JSON object.
+The test is turns of the model's channel, encoded and resynthesised; the recogniser also hears the originals,
+which is the best that can be reached. The last line is one JSON object.
 """
 
 import argparse
@@ -19,6 +19,8 @@ from michiai.training.common import load_part
 from michiai.vocoder_michiai import Vocoder
 from safetensors import safe_open
 
+Clip = tuple[np.ndarray, list[str]]  # samples at 16 kHz, words
+
 
 def word_errors(said: list[str], heard: list[str]) -> int:
     """Levenshtein distance of two word sequences."""
@@ -30,9 +32,9 @@ def word_errors(said: list[str], heard: list[str]) -> int:
     return row[-1]
 
 
-def turns(folder: Path, voice: str, limit: int) -> list[tuple[np.ndarray, list[str]]]:
+def turns(folder: Path, voice: str, limit: int) -> list[Clip]:
     """Audio and words of the first `limit` model turns of 1 to 8 s by voices whose id starts with `voice`."""
-    found: list[tuple[np.ndarray, list[str]]] = []
+    found: list[Clip] = []
     for path in sorted(folder.glob("*.safetensors")):
         handle = safe_open(path, "pt")
         offsets = handle.get_tensor("offsets").tolist()
@@ -76,9 +78,7 @@ class Judge:
         return float(self.voices.embed_utterance(a) @ self.voices.embed_utterance(b))
 
 
-def evaluate(
-    codec: AudioEncoder, vocoder: Vocoder, clips: list[tuple[np.ndarray, list[str]]]
-) -> dict[str, float]:
+def evaluate(codec: AudioEncoder, vocoder: Vocoder, clips: list[Clip]) -> dict[str, float]:
     """All figures of one checkpoint, as means over the clips; word errors are per word."""
     judge, rows = Judge(), []
     n_words = sum(len(words) for _, words in clips)

@@ -37,7 +37,7 @@ class VocoderStage(nn.Module):
         )
 
     def reconstruct(self, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, N] -> a random stretch of it, made and real, each [B, wave_frames * frame_size - half a frame]."""
+        """[B, N] -> a random stretch of it, made and real, each [B, about wave_frames * frame_size]."""
         with torch.no_grad():
             mean, logvar = self.codec.posterior(audio)
             latents = mean.float() + torch.randn_like(mean.float()) * (logvar.float() / 2).exp()
