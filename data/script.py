@@ -54,8 +54,8 @@ def _continues(neighbour: list[str], edge: str) -> bool:
 def is_right(question: Question, reply_text: str) -> bool:
     """Whether an accepted string stands in the reply as a word sequence.
 
-    A number or spelling must stand alone ("twenty" is not right where "twenty one" is said), and a repetition must be nothing else, since its
-    words are those of the question.
+    A number or spelling must stand alone ("twenty" is not right where "twenty one" is said), and a repetition
+    must be nothing else, since its words are those of the question.
     """
     words = normalise(reply_text)
     for accept in question.accept:

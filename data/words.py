@@ -1,4 +1,4 @@
-"""Word lists: names, numbers and the general vocabulary. Every word is one that the pronunciation lexica know."""
+"""Word lists: names, numbers and the general vocabulary, all of them words that pronunciation lexica know."""
 
 import numpy as np
 
@@ -142,7 +142,9 @@ came climbed danced drove fell flew hurried jumped laughed listened lived ran re
 smiled sailed stayed stood swam talked travelled waited walked went worked
 """.split()
 )
-SITES = "garden kitchen library forest village park market office museum castle tunnel valley hotel field harbour".split()
+SITES = """
+garden kitchen library forest village park market office museum castle tunnel valley hotel field harbour
+""".split()
 PLACES = (
     (
         "at home",
@@ -180,11 +182,16 @@ WHEN = (
     "all day",
 )
 ADVERBS = tuple(
-    "slowly quickly quietly happily carefully loudly gently alone together suddenly early late".split()
+    """
+slowly quickly quietly happily carefully loudly gently alone together suddenly early late
+""".split()
 )
+WISHES = ("see", "buy", "find", "paint", "open", "clean", "sell", "keep")
 FOODS = tuple(
-    "apples bananas bread cake carrots cheese cherries chocolate coffee cookies eggs fish grapes honey milk noodles "
-    "oranges pasta peaches pears pizza potatoes rice salad soup tea tomatoes".split()
+    """
+apples bananas bread cake carrots cheese cherries chocolate coffee cookies eggs fish grapes honey milk noodles
+oranges pasta peaches pears pizza potatoes rice salad soup tea tomatoes
+""".split()
 )
 
 
@@ -218,12 +225,12 @@ def sentence(rng: np.random.Generator, names=TRAIN_NAMES) -> str:
     if roll < 0.9:
         return f"{pick(rng, names)} and {pick(rng, names)} {pick(rng, MOVES)} {pick(rng, WHEN)}"
     if roll < 0.95:
-        return f"{who()} wanted to {pick(rng, ('see', 'buy', 'find', 'paint', 'open', 'clean', 'sell', 'keep'))} {thing()}"
+        return f"{who()} wanted to {pick(rng, WISHES)} {thing()}"
     return f"{who()} {pick(rng, ACTIONS)} {thing()} and {pick(rng, MOVES)} {pick(rng, ADVERBS)}"
 
 
 def sentence_of(rng: np.random.Generator, split: str, words: tuple[int, int] = (2, 9)) -> str:
-    """A sentence of this split: a twelfth of all sentences, by hash, is held out; test sentences use held-out names."""
+    """A sentence of this split: a twelfth of all, by hash, is held out; test sentences use held-out names."""
     names = TRAIN_NAMES if split == "train" else TEST_NAMES
     while True:
         text = sentence(rng, names)
