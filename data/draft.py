@@ -35,7 +35,7 @@ MIX = tuple(
     for name, share in (
         ("smalltalk", 10),
         ("persona", 6),
-        ("sum", 16),
+        ("sum", 22),
         ("count", 4),
         ("sequence", 2),
         ("calendar", 8),

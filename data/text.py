@@ -17,7 +17,7 @@ def dialogue_text(script: Script, rng: np.random.Generator | None = None) -> str
     """`<instructions> ... <context> ... <user> question <turn> answer <done> <user> ...`
 
     Backchannels are left out: they take no turn. An answer that the user interrupts ends at a random word,
-    drawn from `rng` or else from the text itself. Injected texts stand where they arrived, behind `<context>`.
+    drawn from `rng` or else from the text itself. Injected texts stand where they arrive, behind `<context>`.
     """
     parts = []
     if script.instructions:
