@@ -158,7 +158,7 @@ class MichiAIConfig(PretrainedConfig):
 
     @staticmethod
     def _refuse_unknown(kwargs: dict[str, Any]) -> None:
-        known = set(vars(PretrainedConfig())) | set(PretrainedConfig.__annotations__)
+        known = set(vars(PretrainedConfig())) | set(PretrainedConfig.__annotations__) | set(PretrainedConfig().to_dict())
         known |= {"auto_map", "model_type", "torch_dtype", "dtype", "attn_implementation", "name_or_path", "tie_word_embeddings"}
         for key in kwargs:
             if key not in known and not key.startswith("_"):

@@ -1,0 +1,95 @@
+"""The model folder as users load it: from a clone and from the Hub's cache, in a fresh interpreter, without a network."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT
+
+LOADER = """
+import json, sys, torch
+torch.set_num_threads(1)
+from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer
+name, out = sys.argv[1], sys.argv[2]
+config = AutoConfig.from_pretrained(name, trust_remote_code=True)
+model, info = AutoModel.from_pretrained(name, trust_remote_code=True, output_loading_info=True)
+processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True)
+assert not any(info.values()), info
+assert {p.dtype for p in model.parameters()} == {torch.float32}, "computed with in float32"
+assert type(config).__name__ == type(model.config).__name__ == "MichiAIConfig" and type(processor).__name__ == "MichiAIProcessor"
+assert processor.tokenizer.get_vocab() == tokenizer.get_vocab() == model.tokenizer.get_vocab()
+ids = model.generate(**processor(text="Hello there", return_tensors="pt"), max_new_tokens=4, do_sample=False)
+
+def answer(model):
+    torch.manual_seed(0)
+    with model.session(context="the train leaves at nine", seed=3) as session:
+        return torch.cat([frame.audio for frame in session.push(torch.randn(16_000).mul(0.1))])
+
+sound = answer(model)
+model.save_pretrained(out); processor.save_pretrained(out)
+again, info = AutoModel.from_pretrained(out, trust_remote_code=True, output_loading_info=True)
+AutoProcessor.from_pretrained(out, trust_remote_code=True)
+assert not any(info.values()), info
+mine, theirs = model.state_dict(), again.state_dict()
+assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine), "the same bits"
+assert torch.equal(answer(again), sound) and sound.isfinite().all() and sound.std() > 0
+assert model.config.to_dict().keys() == again.config.to_dict().keys()
+torch.save({"sound": sound, "ids": ids, "parameters": sum(p.numel() for p in model.parameters())}, out + "/result.pt")
+"""
+
+
+def load_elsewhere(name: str, out: Path, **environment: str) -> dict:
+    """Run LOADER on `name` in a fresh interpreter that does not know the package `michiai`."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(out / "home"), "TRANSFORMERS_VERBOSITY": "error", **environment}
+    out.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run([sys.executable, "-c", LOADER, name, str(out / "saved")], env=env, cwd=out, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(out / "saved" / "result.pt")
+
+
+def in_hub_cache(folder: Path, home: Path, name: str = "somebody/michi-ai") -> str:
+    """Lay `folder` out as the Hub's cache does; returns its name."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    base = home / "hub" / ("models--" + name.replace("/", "--"))
+    (base / "refs").mkdir(parents=True)
+    (base / "refs" / "main").write_text(commit)
+    shutil.copytree(folder, base / "snapshots" / commit)
+    return name
+
+
+def test_clone_and_hub_cache_give_the_same(folder: Path, tmp_path: Path, model) -> None:
+    clone = load_elsewhere(str(folder), tmp_path / "clone")
+    name = in_hub_cache(folder, tmp_path / "hub" / "home")
+    hub = load_elsewhere(name, tmp_path / "hub")
+    assert torch.equal(clone["sound"], hub["sound"]) and torch.equal(clone["ids"], hub["ids"])
+    assert clone["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.skipif(not (ROOT / "model.safetensors").exists(), reason="no checkpoint at the root yet")
+def test_the_clone_itself_loads(tmp_path: Path) -> None:
+    copy = tmp_path / "michiai"
+    copy.mkdir()
+    for pattern in ("*.py", "*.json", "*.safetensors", "*.txt"):
+        for path in ROOT.glob(pattern):
+            shutil.copy(path, copy)
+    assert (copy / "model.safetensors").stat().st_size <= 32 * 2**20
+    result = load_elsewhere(str(copy), tmp_path / "out")
+    assert result["parameters"] < 17e6
+
+
+def test_weights_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
+    from assemble import TAKEN, merge
+    from safetensors.torch import save_file
+
+    save_file({"codec.a": torch.zeros(1), "mel_head.b": torch.zeros(1)}, tmp_path / "codec")
+    assert list(merge({"codec": tmp_path / "codec"})) == ["codec.a"]
+    save_file({"listen.a": torch.zeros(1)}, tmp_path / "wrong")
+    with pytest.raises(ValueError, match="'listen.a'; expected names that start with"):
+        merge({"codec": tmp_path / "wrong"})
+    assert set(TAKEN) == {"codec", "listen", "duplex", "vocoder"}
