@@ -85,7 +85,7 @@ def spell(rng: np.random.Generator, split: str) -> list[Exchange]:
 
 
 def slower(rng: np.random.Generator, split: str) -> list[Exchange]:
-    return [Exchange("slower", pick_form(rng, SLOWER, split), "okay i will speak slowly", ("okay", "i will"))]
+    return [Exchange("slower", pick_form(rng, SLOWER, split), "okay i will speak slowly", ("i will",))]
 
 
 def laugh(rng: np.random.Generator, split: str) -> list[Exchange]:
