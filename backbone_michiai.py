@@ -102,12 +102,13 @@ class Backbone(nn.Module):
         count = state.get("backbone.count")  # [B] positions so far, the prompt's included
         count = torch.zeros(B, dtype=torch.long, device=x.device) if count is None else count
         positions = count[:, None] + torch.arange(T, device=x.device)
-        past, past_positions = self._past(x, state, count)
-        age = positions[:, :, None] - past_positions[:, None, :]  # of every remembered key, for every query
-        n_prompt = state["backbone.prompt"].shape[4]
-        seen = (past_positions[:, None, :] >= 0) & (age < self.window + n_prompt)
-        causal = torch.ones(T, T, dtype=torch.bool, device=x.device).tril().expand(B, T, T)
-        mask = torch.cat([seen, causal], dim=2)[:, None]
+        past, ring_position = self._past(x, state, count)
+        n_prompt = past.shape[4] - self.window
+        prompted = torch.arange(n_prompt, device=x.device) < state["backbone.prompt_length"][:, None]
+        keys = torch.cat([ring_position, positions], dim=1)[:, None, :]
+        age = positions[:, :, None] - keys
+        recent = (keys >= 0) & (age >= 0) & (age <= (int(count.max()) + T if prompt else self.window))
+        mask = torch.cat([prompted[:, None].expand(B, T, n_prompt), recent], dim=2)[:, None]
         memory = _Memory(past)
         hidden = self.language_model.model(
             inputs_embeds=x, position_ids=positions, attention_mask=mask, past_key_values=memory, use_cache=True
@@ -117,33 +118,32 @@ class Backbone(nn.Module):
         return hidden
 
     def _past(self, x: Tensor, state: StreamState, count: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, S, 2, H, P + window, head] and the positions [B, P + window] they now stand at (-1: empty)."""
+        """Keys and values [B, S, 2, H, P + window, head], and the positions [B, window] of the ring's (-1: empty)."""
         B = x.shape[0]
         text = self.language_model.config
         shape = (B, text.num_hidden_layers, 2, text.num_key_value_heads)
-        if "backbone.prompt" not in state:
-            state["backbone.prompt"] = x.new_zeros(*shape, 0, self.head_size)
         if "backbone.ring" not in state:
+            state["backbone.prompt"] = x.new_zeros(*shape, 0, self.head_size)
+            state["backbone.prompt_length"] = torch.zeros(B, dtype=torch.long, device=x.device)
             state["backbone.ring"] = x.new_zeros(*shape, self.window, self.head_size)
             state["backbone.ring_position"] = torch.zeros(B, self.window, dtype=torch.long, device=x.device)
-        fixed, n_prompt = state["backbone.prompt"], state["backbone.prompt"].shape[4]
-        forgotten = (count - n_prompt - self.window).clamp(min=0)  # [B] positions that have left the ring
-        if n_prompt and bool(forgotten.any()):
+        fixed = state["backbone.prompt"]
+        forgotten = (count - state["backbone.prompt_length"] - self.window).clamp(min=0)  # [B] positions that left the ring
+        if fixed.shape[4] and bool(forgotten.any()):
             cos, sin = rotary_angles(forgotten, self.head_size, self.rope_base)
             key = rotate(fixed[:, :, 0], cos[:, None, None, None], sin[:, None, None, None])
             fixed = torch.stack([key, fixed[:, :, 1]], dim=2)
-        where = forgotten[:, None] + torch.arange(n_prompt, device=x.device)
-        return (torch.cat([fixed, state["backbone.ring"]], dim=4),
-                torch.cat([where, state["backbone.ring_position"] - 1], dim=1))
+        return torch.cat([fixed, state["backbone.ring"]], dim=4), state["backbone.ring_position"] - 1
 
     def _remember(self, new: Tensor, positions: Tensor, state: StreamState, prompt: bool) -> None:
         """Keep `new` [B, S, 2, H, T, head] as prompt or in the ring; ring positions are stored + 1, so that 0 is empty."""
         if prompt:
             state["backbone.prompt"] = torch.cat([state["backbone.prompt"], new], dim=4)
+            state["backbone.prompt_length"] = state["backbone.prompt_length"] + new.shape[4]
             return
         new, positions = new[:, :, :, :, -self.window :], positions[:, -self.window :]
         ring, ring_position = state["backbone.ring"], state["backbone.ring_position"]
-        slots = (positions - state["backbone.prompt"].shape[4]) % self.window
+        slots = (positions - state["backbone.prompt_length"][:, None]) % self.window
         rows = torch.arange(len(new), device=new.device)[:, None]
         ring[rows, :, :, :, slots] = new.permute(0, 4, 1, 2, 3, 5)
         ring_position[rows, slots] = positions + 1

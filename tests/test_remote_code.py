@@ -37,7 +37,8 @@ AutoProcessor.from_pretrained(out, trust_remote_code=True)
 assert not any(info.values()), info
 mine, theirs = model.state_dict(), again.state_dict()
 assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine), "the same bits"
-assert torch.equal(answer(again), sound) and sound.isfinite().all() and sound.std() > 0
+# loaded weights lie at other addresses, which changes how matrix products are summed
+assert (answer(again) - sound).abs().max() < 1e-5 and sound.isfinite().all() and sound.std() > 0
 assert model.config.to_dict().keys() == again.config.to_dict().keys()
 torch.save({"sound": sound, "ids": ids, "parameters": sum(p.numel() for p in model.parameters())}, out + "/result.pt")
 """
@@ -67,7 +68,7 @@ def test_clone_and_hub_cache_give_the_same(folder: Path, tmp_path: Path, model) 
     clone = load_elsewhere(str(folder), tmp_path / "clone")
     name = in_hub_cache(folder, tmp_path / "hub" / "home")
     hub = load_elsewhere(name, tmp_path / "hub")
-    assert torch.equal(clone["sound"], hub["sound"]) and torch.equal(clone["ids"], hub["ids"])
+    assert torch.allclose(clone["sound"], hub["sound"], atol=1e-5) and torch.equal(clone["ids"], hub["ids"])
     assert clone["parameters"] == sum(p.numel() for p in model.parameters())
 
 
