@@ -1,4 +1,4 @@
-"""Sounds that no synthesiser here makes: breath, laughter, a cough, a hum, a knock on the table, room noise. All from rng and arithmetic."""
+"""Sounds that no synthesiser here makes: breath, laughter, a cough, a hum. Noise and arithmetic."""
 
 import numpy as np
 from scipy.signal import lfilter
@@ -22,7 +22,12 @@ def _formants(x: np.ndarray, frequencies: tuple[float, ...], warp: float) -> np.
 def _hump(n: int, attack: float = 0.3) -> np.ndarray:
     """Rise over the first `attack` of n samples, then fall: half-cosine flanks."""
     up = max(1, int(n * attack))
-    return np.concatenate([0.5 - 0.5 * np.cos(np.pi * np.arange(up) / up), 0.5 + 0.5 * np.cos(np.pi * np.arange(n - up) / (n - up))])
+    return np.concatenate(
+        [
+            0.5 - 0.5 * np.cos(np.pi * np.arange(up) / up),
+            0.5 + 0.5 * np.cos(np.pi * np.arange(n - up) / (n - up)),
+        ]
+    )
 
 
 def _voiced(f0: np.ndarray, rng: np.random.Generator, breathy: float) -> np.ndarray:
@@ -35,7 +40,9 @@ def _voiced(f0: np.ndarray, rng: np.random.Generator, breathy: float) -> np.ndar
 def breath(rng: np.random.Generator, f0: float, warp: float) -> np.ndarray:
     """An audible inhalation: noise through a wide vocal tract, rising slowly and ending faster."""
     n = int(RATE * rng.uniform(0.28, 0.5))
-    return _formants(rng.standard_normal(n), (600, 1700, 2700, 3900), warp) * _hump(n, rng.uniform(0.55, 0.75))
+    return _formants(rng.standard_normal(n), (600, 1700, 2700, 3900), warp) * _hump(
+        n, rng.uniform(0.55, 0.75)
+    )
 
 
 def laugh(rng: np.random.Generator, f0: float, warp: float) -> np.ndarray:
@@ -46,7 +53,7 @@ def laugh(rng: np.random.Generator, f0: float, warp: float) -> np.ndarray:
     for i in range(count):
         h, v = int(RATE * rng.uniform(0.05, 0.09)), int(RATE * rng.uniform(0.07, 0.12))
         pitch = top * (1 - 0.06 * i) * np.linspace(1.05, 0.92, v)
-        strength = (1.0 if i else 0.8) * 0.88 ** i
+        strength = (1.0 if i else 0.8) * 0.88**i
         parts.append(strength * 0.10 * _formants(rng.standard_normal(h), vowel, warp) * _hump(h, 0.7))
         burst = _formants(_voiced(pitch, rng, 1.0), vowel, warp)
         parts.append(strength * burst / (np.abs(burst).max() + 1e-9) * _hump(v, 0.25))
@@ -59,7 +66,10 @@ def cough(rng: np.random.Generator, f0: float, warp: float) -> np.ndarray:
     for _ in range(int(rng.integers(1, 3))):
         n = int(RATE * rng.uniform(0.18, 0.3))
         decay = np.exp(-np.arange(n) / (RATE * rng.uniform(0.035, 0.06))) * np.minimum(1, np.arange(n) / 60)
-        parts += [_formants(rng.standard_normal(n), (550, 1300, 2500, 3700), warp) * decay, np.zeros(int(RATE * 0.05))]
+        parts += [
+            _formants(rng.standard_normal(n), (550, 1300, 2500, 3700), warp) * decay,
+            np.zeros(int(RATE * 0.05)),
+        ]
     return np.concatenate(parts[:-1])
 
 

@@ -16,13 +16,18 @@ def pieces(tokenizer: PreTrainedTokenizerBase, word: str) -> tuple[int, ...]:
 
 
 def place_words(
-    words: Iterable[tuple[str, float, float]], tokenizer: PreTrainedTokenizerBase, n_frames: int, *, at: str, offset_frames: int,
+    words: Iterable[tuple[str, float, float]],
+    tokenizer: PreTrainedTokenizerBase,
+    n_frames: int,
+    *,
+    at: str,
+    offset_frames: int,
     frame_rate: float = FRAME_RATE,
 ) -> list[int]:
     """Tokens of `words` (word, start, end in seconds), one per frame, 0 where nothing is new: [n_frames].
 
     Args:
-        at: "end": the first token of a word is due `offset_frames` frames after the frame in which the word ends (heard text);
+        at: "end": the first token of a word is due `offset_frames` frames after its last frame (heard text);
             "start": `offset_frames` frames before the frame in which it starts (own text, leading its sound).
     A frame that is taken pushes a token later; what falls behind the last frame is dropped.
     """

@@ -19,8 +19,16 @@ class _Id(C.Union):
 
 
 class _Event(C.Structure):
-    _fields_ = [("type", C.c_int), ("identifier", C.c_uint), ("text_position", C.c_int), ("length", C.c_int),
-                ("audio_position", C.c_int), ("sample", C.c_int), ("user_data", C.c_void_p), ("id", _Id)]
+    _fields_ = [
+        ("type", C.c_int),
+        ("identifier", C.c_uint),
+        ("text_position", C.c_int),
+        ("length", C.c_int),
+        ("audio_position", C.c_int),
+        ("sample", C.c_int),
+        ("user_data", C.c_void_p),
+        ("id", _Id),
+    ]
 
 
 _CALLBACK = C.CFUNCTYPE(C.c_int, C.POINTER(C.c_short), C.c_int, C.POINTER(_Event))
@@ -29,8 +37,8 @@ _CALLBACK = C.CFUNCTYPE(C.c_int, C.POINTER(C.c_short), C.c_int, C.POINTER(_Event
 class _Espeak:
     """The library and what its callback hands over.
 
-    Each utterance is spoken in a forked child: the synthesiser keeps phases and random numbers between calls, and the same text must
-    give the same bytes whatever was said before.
+    Each utterance is spoken in a forked child: the synthesiser keeps phases and random numbers between calls,
+    and the same text must give the same bytes whatever was said before.
     """
 
     def __init__(self) -> None:
@@ -58,7 +66,11 @@ class _Espeak:
     def _say(self, text: str, voice) -> None:
         if self.lib.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice.name!r}")
-        for parameter, value in ((RATE, NATIVE_RATE * voice.rate), (PITCH, voice.pitch), (RANGE, voice.range)):
+        for parameter, value in (
+            (RATE, NATIVE_RATE * voice.rate),
+            (PITCH, voice.pitch),
+            (RANGE, voice.range),
+        ):
             self.lib.espeak_SetParameter(parameter, round(value), 0)
         data = text.encode() + b"\0"
         self.lib.espeak_Synth(data, C.c_size_t(len(data)), 0, 1, 0, 1, None, None)
@@ -71,6 +83,7 @@ class _Espeak:
         if child == 0:
             try:
                 os.close(read)
+                C.CDLL(None).srand(1)  # the child inherits the random state of its parent
                 self._say(text, voice)
                 with os.fdopen(write, "wb") as pipe:
                     pipe.write(json.dumps(self.events).encode() + b"\n" + b"".join(self.chunks))
@@ -81,7 +94,9 @@ class _Espeak:
             events, audio = pipe.readline(), pipe.read()
         os.waitpid(child, 0)
         if not audio:
-            raise ValueError(f"espeak-ng said nothing of {text!r} as {voice.name!r}: is this voice installed?")
+            raise ValueError(
+                f"espeak-ng said nothing of {text!r} as {voice.name!r}: is this voice installed?"
+            )
         return np.frombuffer(audio, np.int16).astype(np.float32) / 32768, json.loads(events)
 
 
@@ -89,13 +104,17 @@ _espeak = lru_cache(None)(_Espeak)
 
 
 def _starts(words: list[str], events: list) -> list[float | None]:
-    """First sample of each word, from the character offsets of the word events; None where words were run together."""
+    """First sample of each word, from the offsets of the word events; None where words were run together."""
     offsets = np.cumsum([0] + [len(w) + 1 for w in words])
     starts: list[float | None] = [None] * len(words)
     for kind, position, sample, _ in events:
         if kind == WORD:
             i = int(np.searchsorted(offsets, position, side="right")) - 1
-            if 0 <= i < len(words) and starts[i] is None and not (i and words[i - 1][-1] == "," and position < offsets[i]):
+            if (
+                0 <= i < len(words)
+                and starts[i] is None
+                and not (i and words[i - 1][-1] == "," and position < offsets[i])
+            ):
                 starts[i] = sample
     return starts
 

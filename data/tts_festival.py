@@ -6,6 +6,7 @@ import tempfile
 import wave
 
 import numpy as np
+from scipy.signal import butter, sosfilt
 
 VOICES = {"kal": "voice_kal_diphone", "ked": "voice_ked_diphone", "slt_hts": "voice_cmu_us_slt_arctic_hts"}
 NATIVE_F0 = {"kal": 105.0, "ked": 105.0, "slt_hts": 175.0}
@@ -20,15 +21,25 @@ def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, f
     scheme = [f"({VOICES[voice.name]})"]
     if voice.name not in FIXED_F0:
         scheme.append(f"(Parameter.set 'Duration_Stretch {stretch:.4f})")
-        scheme.append(f"(set! int_lr_params '((target_f0_mean {mean:.1f}) (target_f0_std {14 * voice.range:.1f})"
-                      " (model_f0_mean 170) (model_f0_std 34)))")
+        scheme.append(
+            f"(set! int_lr_params '((target_f0_mean {mean:.1f}) (target_f0_std {14 * voice.range:.1f})"
+            " (model_f0_mean 170) (model_f0_std 34)))"
+        )
     text = " ".join("ay," if w == "a," else w for w in words)  # a lone "a" would be read as the article
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        scheme += [f'(set! u (utt.synth (Utterance Text "{text}")))', f'(utt.save.wave u "{file.name}" \'riff)', _WORDS]
-        said = subprocess.run(["festival", "--pipe"], input="\n".join(scheme), capture_output=True, text=True, timeout=60)
+        scheme += [
+            f'(set! u (utt.synth (Utterance Text "{text}")))',
+            f'(utt.save.wave u "{file.name}" \'riff)',
+            _WORDS,
+        ]
+        said = subprocess.run(
+            ["festival", "--pipe"], input="\n".join(scheme), capture_output=True, text=True, timeout=60
+        )
         with wave.open(file.name) as sound:
             rate = sound.getframerate()
             audio = np.frombuffer(sound.readframes(sound.getnframes()), np.int16).astype(np.float32) / 32768
+    highpass = butter(2, 50, "highpass", fs=rate, output="sos")  # kal drifts off zero
+    audio = sosfilt(highpass, audio).astype(np.float32)
     rows = [line.split("\t") for line in said.stdout.splitlines() if line.count("\t") == 2]
     return audio, rate, _align(text.replace(",", "").split(), rows)
 
@@ -38,7 +49,7 @@ def _align(words: list[str], rows: list[list[str]]) -> list[tuple[float, float]]
     times, i = [], 0
     for word in words:
         if i >= len(rows) or rows[i][0] != word:
-            raise ValueError(f"festival read {rows[i:i + 1]} where {word!r} was expected")
+            raise ValueError(f"festival read {rows[i : i + 1]} where {word!r} was expected")
         start, end = float(rows[i][1]), float(rows[i][2])
         seen = 1
         i += 1

@@ -1,7 +1,7 @@
-"""flite (slt, rms, awb, kal16) through its C library, with word times from the segments of its utterance structure.
+"""flite (slt, rms, awb, kal16) through its C library, with word times from its utterance structure.
 
-A voice's vocal tract is warped by resampling: speech synthesised `warp` times longer and `warp` times lower than asked for is played
-`warp` times faster, so that duration and pitch come out as asked while all formants move by `warp`.
+A voice's vocal tract is warped by resampling: speech synthesised `warp` times longer and lower than asked
+for is played `warp` times faster: duration and pitch come out as asked, all formants move by `warp`.
 """
 
 import ctypes as C
@@ -18,8 +18,13 @@ _END = b"R:SylStructure.daughtern.daughtern.R:Segment.end"
 
 
 class _Wave(C.Structure):
-    _fields_ = [("type", C.c_char_p), ("sample_rate", C.c_int), ("num_samples", C.c_int), ("num_channels", C.c_int),
-                ("samples", C.POINTER(C.c_short))]
+    _fields_ = [
+        ("type", C.c_char_p),
+        ("sample_rate", C.c_int),
+        ("num_samples", C.c_int),
+        ("num_channels", C.c_int),
+        ("samples", C.POINTER(C.c_short)),
+    ]
 
 
 class _Voice(C.Structure):
@@ -40,16 +45,27 @@ def _flite() -> C.CDLL:
         _library(name)
     pointer, text = C.c_void_p, C.c_char_p
     for name, result, arguments in (
-        ("flite_init", C.c_int, []), ("flite_synth_text", pointer, [text, pointer]),
-        ("utt_relation", pointer, [pointer, text]), ("relation_head", pointer, [pointer]),
-        ("item_next", pointer, [pointer]), ("item_daughter", pointer, [pointer]), ("item_as", pointer, [pointer, text]),
-        ("ffeature_float", C.c_float, [pointer, text]), ("utt_wave", C.POINTER(_Wave), [pointer]),
-        ("delete_utterance", None, [pointer]), ("flite_feat_set_float", None, [pointer, text, C.c_float]),
+        ("flite_init", C.c_int, []),
+        ("flite_synth_text", pointer, [text, pointer]),
+        ("utt_relation", pointer, [pointer, text]),
+        ("relation_head", pointer, [pointer]),
+        ("item_next", pointer, [pointer]),
+        ("item_daughter", pointer, [pointer]),
+        ("item_as", pointer, [pointer, text]),
+        ("ffeature_float", C.c_float, [pointer, text]),
+        ("utt_wave", C.POINTER(_Wave), [pointer]),
+        ("delete_utterance", None, [pointer]),
+        ("flite_feat_set_float", None, [pointer, text, C.c_float]),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
     lib.flite_init()
     return lib
+
+
+@lru_cache(None)
+def _libc() -> C.CDLL:
+    return C.CDLL(None)
 
 
 @lru_cache(None)
@@ -61,15 +77,20 @@ def _voice(name: str) -> int:
 
 
 # flite keeps the pointer to a feature's name, so these bytes must live as long as the process
-_FEATURES = {k: C.create_string_buffer(k.encode()) for k in ("duration_stretch", "int_f0_target_mean", "int_f0_target_stddev")}
+_FEATURES = {
+    k: C.create_string_buffer(k.encode())
+    for k in ("duration_stretch", "int_f0_target_mean", "int_f0_target_stddev")
+}
 
 
 def _set(voice: int, name: str, value: float) -> None:
-    _flite().flite_feat_set_float(C.cast(voice, C.POINTER(_Voice)).contents.features, C.cast(_FEATURES[name], C.c_char_p), value)
+    _flite().flite_feat_set_float(
+        C.cast(voice, C.POINTER(_Voice)).contents.features, C.cast(_FEATURES[name], C.c_char_p), value
+    )
 
 
 def _word_times(utterance: int) -> list[tuple[float, float]]:
-    """Times of each token; a token such as "nora's" may be several words of flite's, some without sound of their own."""
+    """Times of each token; a token such as "nora's" may be several words of flite's, some without sound."""
     lib, times = _flite(), []
     token = lib.relation_head(lib.utt_relation(utterance, b"Token"))
     while token:
@@ -93,7 +114,10 @@ def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, f
     if voice.name not in FIXED_F0:
         mean = voice.pitch / voice.warp
         _set(handle, "int_f0_target_mean", mean)
-        _set(handle, "int_f0_target_stddev", F0_SPREAD[voice.name] * voice.range * mean / NATIVE_F0[voice.name])
+        _set(
+            handle, "int_f0_target_stddev", F0_SPREAD[voice.name] * voice.range * mean / NATIVE_F0[voice.name]
+        )
+    _libc().srand(1)  # its excitation noise: the same text must give the same bytes whatever was said before
     utterance = lib.flite_synth_text(" ".join(words).encode(), handle)
     wave = lib.utt_wave(utterance).contents
     audio = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.float32) / 32768

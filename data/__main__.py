@@ -1,0 +1,25 @@
+"""python -m michiai.data OUT --hours 16 --seed 1 --split train --workers 2"""
+
+import argparse
+import json
+from pathlib import Path
+
+from .shards import write_shards
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "python -m michiai.data", description="Synthesise shards of two-channel dialogues."
+    )
+    parser.add_argument("out", type=Path, help="folder for the shards; shards already there are kept")
+    parser.add_argument("--hours", type=float, default=16, help="stop when this much is there")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--split", choices=("train", "test"), default="train")
+    parser.add_argument("--workers", type=int, default=2, help="processes; the dialogues do not depend on it")
+    args = parser.parse_args()
+    manifest = write_shards(args.out, args.hours, args.seed, args.split, args.workers)
+    print(json.dumps({k: manifest[k] for k in ("split", "shards", "dialogues", "hours", "behaviours")}))
+
+
+if __name__ == "__main__":
+    main()

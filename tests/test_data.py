@@ -1,0 +1,145 @@
+"""The dialogue data: word times, turn timing, voices kept apart, the same bytes for the same seed."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+if not all(shutil.which(name) for name in ("flite", "espeak-ng", "festival")):
+    pytest.skip("needs the speech synthesisers flite, espeak-ng and festival", allow_module_level=True)
+
+from michiai.data import shards
+from michiai.data.grammar import make_script
+from michiai.data.render import RESPONSE, STOP, render
+from michiai.data.shards import make_dialogue, record
+from michiai.data.streams import place_words
+from michiai.data.tts import RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise
+
+VOICES = [
+    VoiceSpec("flite", "slt", "F", 1.0, 180, 1.0, 1.0),
+    VoiceSpec("flite", "rms", "M", 0.9, 92, 1.0, 0.9),
+    VoiceSpec("flite", "kal16", "M", 1.1, 110, 1.0, 1.0),
+    VoiceSpec("espeak", "en-us+f3", "F", 1.0, 50, 50, 1.0),
+    VoiceSpec("espeak", "en-gb-scotland+m3", "M", 0.96, 45, 40, 1.0),
+    VoiceSpec("festival", "kal", "M", 1.0, 110, 1.0, 1.0),
+]
+
+
+def decibels(audio: np.ndarray) -> float:
+    return 10 * np.log10((audio**2).mean() + 1e-12)
+
+
+def dialogue(behaviour: str, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    return render(make_script(rng, "train", behaviour), rng, "train")
+
+
+@pytest.mark.parametrize("voice", VOICES, ids=lambda v: v.id)
+def test_word_times_are_those_of_the_sound(voice):
+    text = "what's the opposite of dirty"
+    speech = synthesise(text, voice)
+    assert [w for w, _, _ in speech.words] == text.split()
+    for (_, start, end), (_, later, _) in zip(speech.words, speech.words[1:], strict=False):
+        assert start < end <= later + 1e-6
+    first, last = round(speech.words[0][1] * RATE), round(speech.words[-1][2] * RATE)
+    assert decibels(speech.audio[:first]) < decibels(speech.audio[first:last]) - 15
+    assert len(speech.audio) / RATE - speech.words[-1][2] < 0.07
+    assert decibels(speech.audio[first:last]) == pytest.approx(-23, abs=3)
+    assert np.array_equal(speech.audio, synthesise(text, voice).audio)
+
+
+def test_warp_and_rate_change_the_voice_not_the_length():
+    plain, warped = (
+        synthesise("the red train is late", VoiceSpec("flite", "slt", "F", w, 180, 1, 1)) for w in (1.0, 1.1)
+    )
+    assert len(warped.audio) == pytest.approx(len(plain.audio), rel=0.03)
+
+
+def test_sounds_and_spelling():
+    speech = synthesise("<laugh> okay <breath>", VOICES[0])
+    assert [w for w, _, _ in speech.words] == ["<laugh>", "okay", "<breath>"]
+    for _, start, end in speech.words:
+        assert decibels(speech.audio[round(start * RATE) : round(end * RATE)]) > -45
+    assert spell("it is a cat c a t".split()) == ["it", "is", "a", "cat", "c,", "a,", "t,"]
+    letters = synthesise("c a t", VOICES[0]).words
+    assert all(b[1] - a[2] > 0.1 for a, b in zip(letters, letters[1:], strict=False))
+
+
+def test_answers_come_in_time():
+    for seed in range(2):
+        turns = dialogue("plain", seed).turns
+        gaps = [b.start - a.end for a, b in zip(turns, turns[1:], strict=False) if b.who == "model"]
+        assert gaps and all(RESPONSE[0] - 0.01 <= gap <= RESPONSE[1] + 0.01 for gap in gaps)
+
+
+def test_barge_in_stops_the_model():
+    made = dialogue("barge_in")
+    user = next(t for t in made.turns if t.timing == "interrupt")
+    stopped, answer = made.turns[made.turns.index(user) - 1], made.turns[made.turns.index(user) + 1]
+    stop = stopped.at + len(stopped.audio) / RATE
+    assert STOP[0] - 0.01 <= stop - user.start <= STOP[1] + 0.01
+    assert stopped.words[-1][2] <= stop + 0.03
+    assert len(stopped.words) < len(made.script.turns[stopped.index].text.split())
+    quiet = made.audio[1, round(stop * RATE) + 1 : round(answer.at * RATE)]
+    assert not quiet.any()
+
+
+def test_backchannel_does_not_stop_the_model():
+    made = dialogue("user_backchannel")
+    small = next(t for t in made.turns if t.timing == "backchannel")
+    host = made.turns[made.turns.index(small) - 1]
+    assert host.start < small.start and small.end < host.end
+    assert host.text == made.script.turns[host.index].text
+
+
+def test_pause_and_echo():
+    made = dialogue("pause")
+    words = made.words("user")
+    assert max(b[1] - a[2] for a, b in zip(words, words[1:], strict=False)) > 0.5
+    made = dialogue("echo", 3)
+    model = next(t for t in made.turns if t.who == "model")
+    heard = made.audio[0, round((model.start + 0.5) * RATE) : round(model.end * RATE)]
+    assert decibels(heard) > -60
+
+
+def test_the_voices_of_the_splits_never_meet():
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for role in ("user", "model"):
+            drawn = [sample_voice(rng, split, role) for _ in range(300)]
+            assert all(is_held_out(v) == (split == "test") for v in drawn)
+            assert 0.3 < np.mean([v.sex == "F" for v in drawn]) < 0.7
+
+
+def test_same_seed_same_bytes(tmp_path, monkeypatch):
+    one, _, other = make_dialogue(3, "test", 5), make_dialogue(3, "test", 6), make_dialogue(3, "test", 5)
+    assert np.array_equal(one.audio, other.audio) and np.array_equal(one.reference, other.reference)
+    assert record(one, "x") == record(other, "x")
+    assert 3 * RATE <= len(one.reference) <= 4 * RATE and 6 * RATE <= one.audio.shape[1] <= 26 * RATE
+    monkeypatch.setattr(shards, "SHARD", 2)
+    manifests = [shards.write_shards(tmp_path / str(n), 4 * 6 / 3600, 3, "test", n) for n in (1, 2)]
+    assert manifests[0]["dialogues"] >= 4
+    for name in ("00000.safetensors", "00000.jsonl"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    for line in (tmp_path / "1" / "00000.jsonl").read_text().splitlines():
+        info = json.loads(line)
+        assert all(info["turns"][q["turn"]]["who"] == "user" for q in info["questions"])
+
+
+class Letters:
+    """A tokenizer whose pieces are the letters of a word, a = 1."""
+
+    def __call__(self, word: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        return {"input_ids": [ord(c) - 96 for c in word.strip()]}
+
+
+def test_place_words():
+    words = [("ab", 0.10, 0.30), ("c", 0.30, 0.33)]
+    # "ab" ends in frame 3, is due at 3 + 2; "c" ends in frame 4, is due at 6, which "b" has taken
+    assert place_words(words, Letters(), 9, at="end", offset_frames=2) == [0, 0, 0, 0, 0, 1, 2, 3, 0]
+    # "ab" starts in frame 1 and leads by 2: not before frame 0; "c" starts in frame 3, due at 1, taken
+    assert place_words(words, Letters(), 5, at="start", offset_frames=2) == [1, 2, 3, 0, 0]
+    assert place_words(words, Letters(), 6, at="end", offset_frames=2) == [0, 0, 0, 0, 0, 1]
+    with pytest.raises(ValueError, match="middle"):
+        place_words(words, Letters(), 6, at="middle", offset_frames=2)
