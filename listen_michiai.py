@@ -130,7 +130,7 @@ def token_logits(text_hidden: Tensor, table: Tensor) -> Tensor:
 
     The rows of the table are normalised: how often a token is written says nothing of how it sounds.
     """
-    rows = F.layer_norm(table, table.shape[-1:]).to(text_hidden.dtype)
+    rows = F.layer_norm(table, table.shape[-1:]).to(text_hidden.dtype) / table.shape[-1] ** 0.25
     logits = (text_hidden @ rows.T).float()
     return logits.index_fill(-1, torch.tensor([PAD_ID], device=logits.device), float("-inf"))
 

@@ -4,6 +4,7 @@ Text becomes spoken form (what is heard is never written "9:30"), audio becomes 
 `StreamingResampler` gives the same samples, bit for bit, however a signal is cut into chunks.
 """
 
+import copy
 import math
 from typing import Any
 
@@ -127,6 +128,10 @@ class StreamingResampler:
             return torch.zeros(0)
         self.past = torch.cat([self.past, torch.zeros(self.half + self.taps.shape[1])])
         return self._emit(-(-self.n_in * self.up // self.down))
+
+    def fork(self) -> "StreamingResampler":
+        """A copy that goes its own way from here; `past` is replaced, never written to."""
+        return copy.copy(self)
 
     def _emit(self, stop: int) -> Tensor:
         pieces = [torch.zeros(0)]

@@ -119,14 +119,22 @@ class ListenBatches:
         channel = MODEL if rng.random() < self.model_channel else USER
         rate = math.exp(rng.uniform(math.log(SLOWEST), math.log(FASTEST))) if rng.random() < 0.7 else 1.0
         words: Words = entry.info["model_words" if channel else "user_words"]
-        spare = entry.stop - entry.start - int(self.n_frames * self.frame_size * rate)
-        start = 0 if spare <= 0 or rng.random() < 0.3 else int(rng.integers(spare + 1))
-        start = self.before_word(start, words)
+        length = int(self.n_frames * self.frame_size * rate)
+        spare = entry.stop - entry.start - length
+        if spare <= 0 or rng.random() < 0.25:
+            start = 0
+        else:  # the fullest of three: silence teaches little
+            starts = [int(start) for start in rng.integers(spare + 1, size=3)]
+            start = self.before_word(max(starts, key=lambda first: self.n_words(words, first, length)), words)
         return {
             "audio": self.shards.samples(entry, channel, start, self.n_samples),
             "rate": np.float32(rate),
             **self.targets(entry.info, words, channel, start / self.sampling_rate, rate),
         }
+
+    def n_words(self, words: Words, start: int, length: int) -> int:
+        first, last = start / self.sampling_rate, (start + length) / self.sampling_rate
+        return sum(first <= begin and end <= last for _, begin, end in words)
 
     def before_word(self, start: int, words: Words) -> int:
         """Move the first sample of a clip out of a word: half a word cannot be heard."""

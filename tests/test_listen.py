@@ -1,0 +1,168 @@
+"""The listen head hears the same in any chunks, and its training data says what was said when."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from michiai.configuration_michiai import ListenConfig, MichiAIConfig
+from michiai.listen_michiai import ListenHead, greedy_text, text_log_probs, transcribe_frames
+from michiai.streaming_michiai import StreamState
+from michiai.training.audio_data import (
+    ListenBatches,
+    Shards,
+    augment_audio,
+    augment_mel,
+    noise_bank,
+    turn_target,
+    warp_mel,
+)
+from michiai.training.listen import ListenStage, word_errors
+
+FRAME = 1280
+
+
+class WordTokenizer:
+    """One token per word."""
+
+    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+        return {"input_ids": [1 + sum(map(ord, text.strip())) % 29]}
+
+
+@pytest.fixture
+def config() -> MichiAIConfig:
+    return MichiAIConfig(listen_config=ListenConfig(conv_width=24, width=32, layers=2, heads=2, window=7))
+
+
+@pytest.fixture
+def listen(config: MichiAIConfig) -> ListenHead:
+    torch.manual_seed(0)
+    return ListenHead(config, 16).eval()
+
+
+@pytest.fixture
+def shards(tmp_path) -> Shards:
+    rng = np.random.default_rng(0)
+    seconds = [6.0, 9.0, 3.0]
+    offsets = np.cumsum([0] + [int(s * 16_000) for s in seconds])
+    audio = rng.integers(-3000, 3000, (2, offsets[-1])).astype(np.int16)
+    save_file({"audio": torch.from_numpy(audio), "offsets": torch.from_numpy(offsets)}, tmp_path / "00000.safetensors")
+    info = {"behaviour": "plain", "user_voice": "flite:slt", "user_words": [["hello", 0.5, 0.9], ["there", 1.0, 1.6]],
+            "model_words": [["yes", 2.2, 2.5]],
+            "turns": [{"who": "user", "start": 0.5, "end": 1.6, "text": "hello there", "timing": "after"},
+                      {"who": "model", "start": 2.2, "end": 2.5, "text": "yes", "timing": "after"}]}
+    (tmp_path / "00000.jsonl").write_text("\n".join(json.dumps({"id": i} | info) for i in range(3)))
+    return Shards(tmp_path)
+
+
+@pytest.mark.parametrize("chunks", [[1] * 20, [20], [3, 1, 9, 7], [19, 1]], ids=str)
+def test_streaming_is_offline(listen: ListenHead, chunks: list[int]) -> None:
+    audio, text = torch.randn(2, 20 * FRAME) * 0.1, torch.randn(2, 20, 16)
+    state, parts = StreamState(), []
+    for piece, heard in zip(audio.split([c * FRAME for c in chunks], 1), text.split(chunks, 1), strict=True):
+        parts.append(listen(piece, heard, state))
+    whole = listen(audio, text)
+    for name in ("embeds", "text_hidden", "emit_logits", "turn_logits"):
+        streamed = torch.cat([getattr(part, name) for part in parts], dim=1)
+        torch.testing.assert_close(streamed, getattr(whole, name), atol=2e-5, rtol=1e-4)
+
+
+def test_the_future_is_not_heard(listen: ListenHead) -> None:
+    audio, text = torch.randn(1, 12 * FRAME), torch.randn(1, 12, 16)
+    changed = audio.clone()
+    changed[:, 5 * FRAME :] = 0
+    torch.testing.assert_close(listen(audio, text).embeds[:, :5], listen(changed, text).embeds[:, :5])
+
+
+def test_log_probs_are_probabilities(listen: ListenHead) -> None:
+    table = torch.randn(30, 16)
+    output = listen(torch.randn(2, 4 * FRAME), torch.randn(2, 4, 16))
+    log_probs = text_log_probs(output, table)
+    assert log_probs.shape == (2, 4, 30)
+    torch.testing.assert_close(log_probs.exp().sum(-1), torch.ones(2, 4))
+    assert ((greedy_text(output, table) == 0) == (output.emit_logits <= 0)).all()
+
+
+def test_transcribing_in_parts_goes_on(listen: ListenHead) -> None:
+    torch.nn.init.normal_(listen.gates.weight)
+    table, audio = torch.randn(30, 16), torch.randn(2, 18 * FRAME) * 0.3
+    whole = transcribe_frames(listen, table, audio)
+    state, previous, parts = StreamState(), None, []
+    for piece in audio.split([5 * FRAME, 1 * FRAME, 12 * FRAME], dim=1):
+        parts.append(transcribe_frames(listen, table, piece, state, previous))
+        previous = parts[-1][0][:, -1]
+    assert torch.equal(torch.cat([part[0] for part in parts], 1), whole[0])
+    torch.testing.assert_close(torch.cat([part[1] for part in parts], 1), whole[1], atol=2e-5, rtol=1e-4)
+    one = transcribe_frames(listen, table, audio[1:])
+    assert torch.equal(one[0][0], whole[0][1])
+
+
+def test_batches_are_functions_of_the_generator(shards: Shards) -> None:
+    batches = ListenBatches(shards, WordTokenizer(), n_frames=40, delay=3)
+    first, again = (batches(3, np.random.default_rng([7, 3]), 6) for _ in range(2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert first["audio"].shape == (6, 48 * FRAME) and first["turn"].shape == (6, 2, 40)
+
+
+def test_tokens_come_after_their_words(shards: Shards) -> None:
+    batches = ListenBatches(shards, WordTokenizer(), n_frames=40, delay=3)
+    info = shards.entries[0].info
+    tokens = batches.targets(info, info["user_words"], 0, 0.0, 1.0)["tokens"]
+    assert np.flatnonzero(tokens).tolist() == [11 + 3, 19 + 3]  # 0.9 s ends in frame 11, 1.6 s in frame 19
+    faster = batches.targets(info, info["user_words"], 0, 0.5, 2.0)["tokens"]
+    assert np.flatnonzero(faster).tolist() == [2 + 3, 6 + 3]
+    assert batches.before_word(int(1.2 * 16_000), info["user_words"]) == int(0.98 * 16_000)
+
+
+def test_turn_target() -> None:
+    target, weight = turn_target([(0.5, 1.0), (2.0, 2.5)], 40, 0.08, known=False)
+    times = (np.arange(40) + 1) * 0.08
+    assert (target[times <= 1.0] == 0).all() and (target[(times > 1.3) & (times <= 2.0)] == 1).all()
+    assert (target[(times > 2.0) & (times <= 2.5)] == 0).all() and target[-1] == 1
+    assert (weight[times < 0.5] == 0).all() and weight[-1] == 1
+    assert (turn_target([], 10, 0.08, known=True)[1] == 1).all()
+
+
+def test_warping_moves_time_and_frequency() -> None:
+    mel = torch.zeros(2, 80, 200)
+    mel[:, 40, 100] = 1
+    same = warp_mel(mel, torch.ones(2), 200, torch.ones(2), 8000.0)
+    torch.testing.assert_close(same, mel, atol=1e-3, rtol=0)
+    warped = warp_mel(mel, torch.tensor([1.25, 1.0]), 160, torch.tensor([1.0, 1.2]), 8000.0)
+    assert warped[0].amax(0).argmax() in (79, 80) and warped[0].amax(1).argmax() == 40
+    assert warped[1].amax(1).argmax() > 42
+
+
+def test_augmentation_is_finite_and_seeded() -> None:
+    bank = noise_bank(3, 16_000)
+    audio = torch.cat([torch.randn(3, 16_000) * 0.1, torch.zeros(1, 16_000)])
+    results = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        results.append((augment_audio(audio, bank), augment_mel(torch.randn(4, 80, 100))))
+    assert all(torch.isfinite(part).all() for part in results[0]) and results[0][0].abs().max() <= 1
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_loss_falls(config: MichiAIConfig, shards: Shards) -> None:
+    torch.manual_seed(0)
+    stage = ListenStage(config, torch.randn(30, 16), augment=False)
+    assert not any(name.startswith(("table", "bank")) for name in stage.state_dict())
+    batch = ListenBatches(shards, WordTokenizer(), n_frames=30, delay=3)(0, np.random.default_rng(0), 4)
+    optimizer = torch.optim.Adam(stage.parameters(), lr=3e-3)
+    losses = []
+    for step in range(40):
+        loss = stage(batch, step)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_word_errors() -> None:
+    assert word_errors("a b c".split(), "a c".split()) == 1
+    assert word_errors("a b c".split(), "x a b d".split()) == 2
+    assert word_errors([], ["a"]) == 1
