@@ -226,7 +226,8 @@ class DuplexSession:
         frames = [frame for piece in pieces for frame in self.push(piece)]
         silent, limit = 0, self.options.max_wait_seconds * self.config.frame_rate
         answered = self.speaking
-        while self.speaking or silent < (limit if not answered else 6):
+        last = len(frames) + limit + (self.options.max_answer_seconds + 1) * self.config.frame_rate  # should it never fall silent
+        while len(frames) < last and (self.speaking or silent < (limit if not answered else 6)):
             frames += self.push(torch.zeros(size))
             answered = answered or self.speaking
             silent = 0 if self.speaking else silent + 1
