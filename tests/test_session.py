@@ -1,0 +1,317 @@
+"""Conversations: any chunks, any number of them, any errors; and the whole model streaming as it computes offline."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import speech, tiny_model
+
+from michiai.session_michiai import GenerationOptions
+from michiai.streaming_michiai import StreamState
+from michiai.voice_michiai import Voice
+
+FRAME = 1280
+
+
+def said(frames: list) -> tuple:
+    """All that a conversation gave, to be compared bit for bit."""
+    return torch.cat([f.audio for f in frames]), [(f.index, f.text, f.user_text, f.speaking, f.turn_probability) for f in frames]
+
+
+def same(a: list, b: list) -> bool:
+    (sound, rest), (other, others) = said(a), said(b)
+    return torch.equal(sound, other) and rest == others
+
+
+def pushed(session, pcm, sizes: list[int], rate: int | None = None) -> list:
+    frames, at = [], 0
+    for size in sizes:
+        frames += session.push(pcm[at : at + size], rate)
+        at += size
+    return frames
+
+
+# ---------------------------------------------------------------- chunks and formats
+
+
+@pytest.fixture(scope="module")
+def whole(model) -> list:
+    return model.session(seed=1).push(speech(3.0))
+
+
+@pytest.mark.parametrize("sizes", [[1] * 1400 + [46_600], [FRAME] * 37 + [640], [1279, 1, 1281, 45_439], [0, 47_999, 1], [441] * 108 + [372]])
+def test_chunks_of_any_size_give_the_same_bits(model, whole, sizes: list[int]) -> None:
+    frames = pushed(model.session(seed=1), speech(3.0), sizes)
+    assert len(frames) == 37 and same(frames, whole)
+    assert len({f.text for f in frames}) > 3  # the random model does talk
+
+
+@pytest.mark.parametrize("form", ["int16", "tensor", "float64", "stereo", "stereo across"])
+def test_formats_of_samples(model, form: str) -> None:
+    pcm = np.round(speech(1.0) * 32768) / 32768
+    given = {"int16": (pcm * 32768).astype(np.int16), "tensor": torch.from_numpy(pcm), "float64": pcm.astype(np.float64),
+             "stereo": np.stack([pcm, pcm], 1), "stereo across": np.stack([pcm, pcm])}[form]  # fmt: skip
+    assert same(model.session().push(given), model.session().push(pcm.astype(np.float32)))
+
+
+@pytest.mark.parametrize("rate", [48_000, 44_100, 8_000])
+def test_other_rates(model, rate: int) -> None:
+    pcm = speech(1.5, rate)
+    whole = model.session().push(pcm, sampling_rate=rate)
+    chunks = [rate // 50] * 70 + [1] * 5
+    assert len(whole) == 18
+    assert same(pushed(model.session(), pcm, [*chunks, len(pcm) - sum(chunks)], rate), whole)
+
+
+def test_the_rate_may_change_in_a_session(model) -> None:
+    session = model.session()
+    frames = session.push(speech(0.5)) + session.push(speech(0.5, 48_000), 48_000) + session.push(speech(0.5))
+    assert len(frames) == 18 and [f.index for f in frames] == list(range(18))
+
+
+# ---------------------------------------------------------------- several conversations
+
+
+def test_two_interleaved_sessions_are_as_alone(model) -> None:
+    a, b = speech(2.0, seed=1), speech(2.0, seed=2)
+    alone = [model.session(seed=5).push(a), model.session(seed=6, context="the room is blue").push(b)]
+    one, two, got = model.session(seed=5), model.session(seed=6, context="the room is blue"), ([], [])
+    for i in range(0, len(a), 1000):
+        got[0].extend(one.push(a[i : i + 1000]))
+        got[1].extend(two.push(b[i : i + 1000]))
+    assert same(got[0], alone[0]) and same(got[1], alone[1])
+
+
+def test_fork_reset_and_seed(model) -> None:
+    first, second = speech(1.3, seed=1), speech(1.0, seed=2)
+    session = model.session(seed=2, instructions="your name is nora")
+    before = session.push(first, 16_000)
+    twin = session.fork()
+    after = session.push(second)
+    assert not same(twin.fork().push(first), after)
+    assert same(twin.push(second), after)
+    session.reset()
+    assert same(session.push(first), before)
+    other = model.session(seed=3, instructions="your name is nora").push(first)
+    assert not torch.equal(said(other)[0], said(before)[0])
+
+
+def test_injected_text_changes_what_follows_and_takes_no_audio_time(model) -> None:
+    session, other = model.session(), model.session()
+    assert same(session.push(speech(0.8)), other.push(speech(0.8)))
+    session.inject("The train leaves at nine.")
+    a, b = session.push(speech(0.8)), other.push(speech(0.8))
+    assert [f.index for f in a] == [f.index for f in b] and not same(a, b)
+
+
+def test_a_long_session_has_flat_memory(model) -> None:
+    session, shapes = model.session(context="the train leaves at nine"), []
+    for i in range(8):
+        frames = session.push(speech(2.0, seed=i))
+        shapes.append({name: tuple(memory.shape) for name, memory in session._state.items()})
+        assert all(torch.isfinite(f.audio).all() for f in frames)
+    assert session.index == 200 > 6 * model.config.window
+    assert shapes[0] == shapes[-1]
+
+
+def test_a_closed_session_says_so(model) -> None:
+    with model.session() as session:
+        session.push(speech(0.2))
+    for use in (lambda: session.push(speech(0.2)), lambda: session.inject("hello"), session.fork, session.reset):
+        with pytest.raises(ValueError, match="the session is closed; expected an open one"):
+            use()
+
+
+# ---------------------------------------------------------------- streaming is offline
+
+
+@torch.inference_mode()
+def test_the_whole_model_streams_as_it_computes_offline(model) -> None:
+    """Frame by frame through a session's step == whole sequences through each part, on the same tokens and latents."""
+    audio = torch.from_numpy(speech(2.4))[None, : 29 * FRAME]
+    state, steps, prompt = StreamState(), [], torch.tensor([[5, 20, 30, 40]])
+    voice = torch.randn(1, 7, 6)
+    model.prompt(state, prompt, voice)
+    noise = torch.randn(29, 1, 6)
+    for piece, eps in zip(audio.split(FRAME, dim=1), noise, strict=True):
+        steps.append(model.step(piece, state, eps))
+    own, user = (torch.stack([getattr(s, name) for s in steps], 1) for name in ("own_text", "user_text"))
+    latents, logits = torch.stack([s.latent for s in steps], 1), torch.stack([s.text_logits for s in steps], 1)
+
+    def before(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
+
+    heard = model.listen(audio, torch.nn.functional.embedding(before(user), model.backbone.table))
+    assert close(heard.turn_logits.sigmoid(), torch.stack([s.turn_probability for s in steps], 1))
+    x = [model.backbone.embed_text(prompt), model.backbone.embed_latents(voice)]
+    frames = model.backbone.embed_frames(heard.embeds, user, before(latents), before(own))
+    hidden = model.backbone(torch.cat([*x, frames], dim=1))[:, 11:]
+    assert close(model.backbone.text_logits(hidden), logits)
+    assert close(model.speak_head(hidden, noise[:, 0][None]), latents)
+    assert close(model.vocoder(latents), torch.cat([s.audio for s in steps], 1))
+    again, _ = model(heard.embeds, user, before(latents), before(own))
+    assert again.shape == logits.shape
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and float((a - b).abs().max()) <= 1e-4 * max(1.0, float(b.abs().max()))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("sizes", [[1] * 25, [25], [3, 10, 1, 11]])
+def test_parts_stream_as_they_compute_offline(model, sizes: list[int]) -> None:
+    audio, latents = torch.from_numpy(speech(2.0))[None], torch.randn(1, 25, 6)
+    state = StreamState()
+    codec = [model.codec(a, state) for a in audio.split([s * FRAME for s in sizes], 1)]
+    sound = [model.vocoder(z, state) for z in latents.split(sizes, 1)]
+    assert close(torch.cat(codec, 1), model.codec(audio)) and close(torch.cat(sound, 1), model.vocoder(latents))
+
+
+@torch.inference_mode()
+def test_a_batch_is_as_its_rows_alone(model) -> None:
+    audio, noise = torch.randn(3, 6 * FRAME) * 0.1, torch.randn(6, 3, 6)
+    states = [StreamState() for _ in range(3)]
+    together = StreamState()
+    for t in range(6):
+        piece = audio[:, t * FRAME : (t + 1) * FRAME]
+        out = model.step(piece, together, noise[t])
+        for row, state in enumerate(states):
+            alone = model.step(piece[row : row + 1], state, noise[t, row : row + 1])
+            assert close(alone.audio[0], out.audio[row]) and alone.own_text[0] == out.own_text[row]
+
+
+# ---------------------------------------------------------------- what people call
+
+
+def test_converse_is_time_synchronous_and_ends(model) -> None:
+    options = GenerationOptions(max_answer_seconds=1.0, max_wait_seconds=0.5)
+    reply = model.converse((speech(2.03, 48_000), 48_000), options=options, context="nothing")
+    assert len(reply.audio) == len(reply.user_audio) == len(reply.frames) * FRAME >= 26 * FRAME
+    assert len(reply.frames) < 26 + 60
+    assert reply.text == "".join(f.text for f in reply.frames).strip()
+    for start, end, who, text in reply.transcript():
+        assert 0 <= start < end and who in ("user", "michi") and isinstance(text, str)
+
+
+def test_speak_says_all_words_and_stops(model) -> None:
+    with model.session() as session:
+        frames = [sound for sound in session.read("the train leaves at nine")]
+    sound = model.speak("the train leaves at nine")
+    assert torch.equal(torch.cat(frames), sound) and sound.dtype == torch.float32 and len(sound) % FRAME == 0
+
+
+def test_transcribe_gives_words_with_times(model) -> None:
+    heard = model.transcribe((speech(1.5), 16_000))
+    assert heard.text == " ".join(word for word, _ in heard.words)
+    times = [t for _, t in heard.words]
+    assert times == sorted(times)
+
+
+def test_more_flow_steps_and_temperatures_run(model) -> None:
+    for options in (GenerationOptions(flow_steps=4), GenerationOptions(text_temperature=0.8), GenerationOptions(noise_temperature=0.0)):
+        a, b = (model.session(options=options, seed=1).push(speech(0.9)) for _ in range(2))
+        assert same(a, b)
+
+
+def test_voice_from_audio_saved_and_loaded(model, tmp_path) -> None:
+    voice = model.voice((speech(4.0, 22_050), 22_050))
+    assert voice.latents.shape == (40, 6)
+    voice.save(tmp_path / "v.safetensors")
+    loaded = Voice.load(tmp_path / "v.safetensors")
+    assert torch.equal(loaded.latents, voice.latents)
+    assert same(model.session(voice=voice).push(speech(0.5)), model.session(voice=loaded).push(speech(0.5)))
+    assert not same(model.session(voice=voice).push(speech(0.5)), model.session().push(speech(0.5)))
+
+
+# ---------------------------------------------------------------- bad input
+
+
+BAD_CHUNKS = [
+    (np.array([0.1, np.nan, 0.2], np.float32), 16_000, "1 NaN or infinite samples of 3; expected finite numbers"),
+    (np.array([np.inf]), 16_000, "NaN or infinite"),
+    (np.zeros(10), 0, "is 0; expected 1000 to 768000"),
+    (np.zeros(10), 16.5, "expected a whole number"),
+    (np.zeros((3, 4, 5)), 16_000, "shape"),
+    (np.array([30_000.0]), 16_000, "divide by 32768"),
+    (np.zeros(5, bool), 16_000, "type"),
+]
+
+
+@pytest.mark.parametrize(("chunk", "rate", "message"), BAD_CHUNKS)
+def test_a_bad_chunk_is_named_and_the_session_goes_on_unharmed(model, chunk, rate, message: str) -> None:
+    good = model.session().push(speech(1.0))
+    session = model.session()
+    frames = session.push(speech(1.0)[:7000])
+    with pytest.raises(ValueError, match=message):
+        session.push(chunk, rate)
+    assert same(frames + session.push(speech(1.0)[7000:]), good)
+
+
+def test_bad_text_is_named_and_the_session_goes_on_unharmed(model) -> None:
+    good = model.session().push(speech(1.0))
+    session = model.session()
+    for text, message in (("", "expected at least one letter"), ("?!", "expected at least one letter"),
+                          ("seven " * 99, "expected at most 15, half of the window")):
+        with pytest.raises(ValueError, match=message):
+            session.inject(text)
+    with pytest.raises(ValueError, match="at least one"):
+        next(session.read("..."))
+    assert same(session.push(speech(1.0)), good)
+
+
+def test_a_context_beyond_the_window_is_named(model) -> None:
+    with pytest.raises(ValueError, match=r"the prompt takes \d+ positions .*expected at most 128: shorten"):
+        model.session(context="the train leaves at nine " * 60)
+
+
+@pytest.mark.parametrize(
+    ("audio", "message"),
+    [
+        ((np.zeros(0), 16_000), "empty"),
+        ((speech(0.4), 16_000), r"0.40 s long; expected 1 to 30 s"),
+        ((np.zeros(32_000), 16_000), "silent"),
+        ((np.full(32_000, np.nan), 16_000), "NaN"),
+        ("missing.wav", "cannot be read"),
+    ],
+)
+def test_a_bad_reference_is_named(model, audio, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.voice(audio)
+
+
+def test_a_long_reference_is_trimmed_and_said(model, caplog) -> None:
+    with caplog.at_level("WARNING"):
+        model.voice((speech(31.0), 16_000))
+    assert "31.0 s long; only its first 30 s are used" in caplog.text
+
+
+def test_a_voice_of_another_checkpoint_or_no_voice_is_named(model, tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"shape \(40, 7\); expected \[frames, 6\]"):
+        model.session(voice=Voice(torch.zeros(40, 7)))
+    (tmp_path / "x").write_text("no")
+    for path in (tmp_path / "x", tmp_path / "missing"):
+        with pytest.raises(ValueError, match="cannot be read as a voice"):
+            Voice.load(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"flow_steps": 0}, ValueError, "flow_steps is 0; expected a whole number"),
+        ({"flow_steps": 1.5}, ValueError, "flow_steps is 1.5"),
+        ({"text_temperature": -1}, ValueError, "text_temperature is -1; expected"),
+        ({"noise_temperature": float("nan")}, ValueError, "noise_temperature is nan"),
+        ({"tempreature": 1}, TypeError, "tempreature"),
+    ],
+)
+def test_bad_options_are_named(options: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        GenerationOptions(**options)
+
+
+def test_a_model_without_rows_in_common_is_independent() -> None:
+    """Two models in one process share nothing."""
+    a, b = tiny_model(seed=1), tiny_model(seed=2)
+    audio, noise = torch.randn(1, FRAME) * 0.1, torch.randn(1, 6)
+    alone = a.step(audio, StreamState(), noise).audio
+    b.step(audio, StreamState(), noise)
+    assert torch.equal(a.step(audio, StreamState(), noise).audio, alone)
