@@ -106,7 +106,7 @@ class Rows:
         c, d = t["voice_offsets"][i : i + 2].tolist()
         n_voice = min(d - c, int(rng.integers(20, 45)))
         voice = t["voice"][c : c + n_voice].float()
-        return self.row(self.prompt(info), voice, info, heard=t["heard"][a:b].float() if rng.random() < 0.9 else None,
+        return self.row(self.prompt(info), voice, info, heard=t["heard"][a:b].float() if "heard" in t and rng.random() < 0.95 else None,
                         user=t["user_text"][a:b].long(), own=t["own_text"][a:b].long(), latents=t["latents"][a:b].float())
 
     def virtual_row(self, rng: np.random.Generator) -> dict[str, Tensor]:

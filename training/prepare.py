@@ -3,7 +3,7 @@
     python -m michiai.training.prepare --data RUN/data/train --codec RUN/codec/model.safetensors \
         --listen RUN/listen/model.safetensors --table RUN/table/model.safetensors --tokenizer RUN/tokenizer --out RUN/frames
 
-The duplex stage then reads frames only: own latents and own text, and of the user what the listen head really heard,
+Without `--listen` the user's text is that of the script, and the embeddings are absent: enough to start with. The duplex stage then reads frames only: own latents and own text, and of the user what the listen head really heard,
 mistakes included. `follow` waits for new shards of a data set that is still being rendered.
 """
 
@@ -55,16 +55,26 @@ def pad_frames(rows: list[np.ndarray], frame_size: int) -> Tensor:
 class Preparer(nn.Module):
     """The frozen parts that turn audio into frames."""
 
-    def __init__(self, config: MichiAIConfig, tokenizer: PreTrainedTokenizerBase, codec: str, listen: str, table: str):
+    def __init__(self, config: MichiAIConfig, tokenizer: PreTrainedTokenizerBase, codec: str, listen: str | None, table: str):
         super().__init__()
-        self.config, self.tokenizer = config, tokenizer
-        self.codec, self.listen = AudioEncoder(config), ListenHead(config, config.text_config.hidden_size)
-        backbone = Backbone(config)
+        self.config, self.tokenizer, self.listen = config, tokenizer, None
+        self.codec, backbone = AudioEncoder(config), Backbone(config)
         load_part(self.codec, codec, "codec.")
-        load_part(self.listen, listen, "listen.")
         load_part(backbone, table, "backbone.")
         self.table = backbone.table.detach()
+        if listen:
+            self.listen = ListenHead(config, config.text_config.hidden_size)
+            load_part(self.listen, listen, "listen.")
         self.eval()
+
+    def heard(self, infos: list[dict], user: Tensor, lengths: list[int]) -> dict[str, list[Tensor]]:
+        """What is heard of `user` [B, N]: by the listen head, or as the script says."""
+        if self.listen is not None:
+            tokens, embeds, _ = transcribe_frames(self.listen, self.table, user)
+            return {"user_text": list(tokens.short()), "heard": list(embeds.half())}
+        delay = self.config.listen_config.delay
+        rows = [place_words(i["user_words"], self.tokenizer, n, at="end", offset_frames=delay) for i, n in zip(infos, lengths, strict=True)]
+        return {"user_text": [torch.tensor(row).short() for row in rows]}
 
     @torch.inference_mode()
     def shard(self, path: Path) -> tuple[dict[str, Tensor], list[dict]]:
@@ -77,7 +87,7 @@ class Preparer(nn.Module):
         spans = list(zip(offsets[:-1], offsets[1:], strict=True))
         lengths = [math.ceil((b - a) / size) for a, b in spans]
         user = pad_frames([audio[0, a:b] for a, b in spans], size)
-        tokens, embeds, _ = transcribe_frames(self.listen, self.table, user)
+        heard = self.heard(infos, user, lengths)
         latents = self.codec(pad_frames([audio[1, a:b] for a, b in spans], size))
         voices = [reference[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
         voice_lengths = [len(v) // size for v in voices]
@@ -88,8 +98,7 @@ class Preparer(nn.Module):
             return torch.cat([row[:n] for row, n in zip(rows, sizes, strict=True)])
 
         return {
-            "heard": joined(embeds, lengths).half(),
-            "user_text": joined(tokens, lengths).short(),
+            **{name: joined(rows, lengths) for name, rows in heard.items()},
             "latents": joined(latents, lengths).half(),
             "own_text": torch.cat(own).short(),
             "voice": joined(voice, voice_lengths).half(),
@@ -102,7 +111,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--data", type=Path, required=True, help="folder of audio shards (python -m michiai.data)")
     p.add_argument("--codec", required=True, help="weights with codec.*")
-    p.add_argument("--listen", required=True, help="weights with listen.*")
+    p.add_argument("--listen", help="weights with listen.*")
     p.add_argument("--table", required=True, help="weights with backbone.*: the frozen embedding table")
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--out", type=Path, required=True, help="folder for the frames")
