@@ -66,7 +66,7 @@ class ListenConfig:
 class SpeakConfig:
     """SpeakHead: velocity network of the flow over one latent."""
 
-    width: int = 320
+    width: int = 288
     depth: int = 3
     time_features: int = 128
     text_lead: int = 2  # frames by which own text leads own audio
@@ -154,7 +154,22 @@ class MichiAIConfig(PretrainedConfig):
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         self._refuse_unknown(kwargs)
         super().__init__(**kwargs)
-        exact_div(int(sampling_rate * 2), int(frame_rate * 2), "sampling_rate / frame_rate")
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse values of the wrong type, and numbers that do not fit one another."""
+        for name in ("sampling_rate", "window", "max_prompt"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"config.{name} is {value!r}; expected a whole number of 1 or more")
+        if not isinstance(self.frame_rate, int | float) or not self.frame_rate > 0:
+            raise ValueError(f"config.frame_rate is {self.frame_rate!r}; expected a number above 0, like 12.5")
+        exact_div(int(self.sampling_rate * 2), int(self.frame_rate * 2), "sampling_rate / frame_rate")
+        missing = [name for name in SPECIAL_TOKENS if name not in self.special_tokens]
+        outside = {name: i for name, i in self.special_tokens.items() if not 0 <= i < self.text_config.vocab_size}
+        if missing or outside:
+            raise ValueError(f"config.special_tokens lacks {missing} and has {outside}; expected an id below vocab_size "
+                             f"{self.text_config.vocab_size} for each of {list(SPECIAL_TOKENS)}")
 
     @staticmethod
     def _refuse_unknown(kwargs: dict[str, Any]) -> None:

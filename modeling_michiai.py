@@ -71,6 +71,16 @@ class MichiAIModel(PreTrainedModel):
         name_modules(self)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As of every transformers model, but a checkpoint that does not fit is refused: no part is ever left random."""
+        model, info = super().from_pretrained(*args, output_loading_info=True, **{**kwargs, "ignore_mismatched_sizes": True})
+        wrong = {what: sorted(map(str, keys))[:4] for what, keys in info.items() if keys}
+        if wrong:
+            raise ValueError(f"the checkpoint {args[0] if args else ''} does not fit its config.json: {wrong}; expected every tensor of "
+                             "the model and no other: are weights and config of the same version?")
+        return (model, info) if output_loading_info else model
+
     # ---------------------------------------------------------------- one frame, and the prompt before it
 
     def forward(self, heard: Tensor, user_text: Tensor, latents: Tensor, own_text: Tensor) -> tuple[Tensor, Tensor]:
