@@ -12,6 +12,7 @@ Shapes: B batch, T time at the rate of the place, C channels, L latent size, N s
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from .codec_michiai import ConvNeXtBlock
 from .configuration_michiai import MichiAIConfig, exact_div
@@ -138,3 +139,23 @@ class Vocoder(nn.Module):
 
     def forward(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         return self.waveform(self.features(latents, state), state)
+
+
+class VocoderModel(PreTrainedModel):
+    """The vocoder as a model of its own: `AutoModel.from_pretrained(REPO, subfolder="vocoder")`."""
+
+    config_class = MichiAIConfig
+    main_input_name = "latents"
+
+    def __init__(self, config: MichiAIConfig) -> None:
+        super().__init__(config)
+        self.vocoder = Vocoder(config)
+        name_modules(self)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The layers' own initialisation holds; buffers come with the checkpoint."""
+
+    def forward(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
+        """Normalised latents [B, T, L] -> waveform [B, T * frame_size] at `config.sampling_rate`."""
+        return self.vocoder(latents, state)
