@@ -119,10 +119,11 @@ def self_distillation_loss(velocity: Velocity, data: Tensor) -> Tensor:
     """Lagrangian self-distillation: |d/dt X(x_s, s, t) - sg v(X(x_s, s, t), t, t)|^2 on `data` [..., L] -> [..., 1]."""
     noise = torch.randn_like(data)
     times = torch.stack([draw_times((*data.shape[:-1], 1), data.device) for _ in range(2)])
-    # half of the pairs are the whole jump from noise to data, which is the one that sampling makes
+    # Half of the jumps start from pure noise, as sampling does, and end anywhere: the derivative pins X(noise, 0, 1) only
+    # if it is right all along the way. (Ending all of these at 1 diverged, on one number with two peaks already.)
     whole = torch.rand_like(times[0]) < 0.5
     start = torch.where(whole, 0.0, times.amin(0))
-    end = torch.where(whole, 1.0, times.amax(0))
+    end = torch.where(whole, torch.rand_like(start), times.amax(0))
     x = torch.lerp(noise, data, start)
 
     def jump(t: Tensor) -> Tensor:
