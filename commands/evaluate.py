@@ -1,0 +1,144 @@
+"""evaluate: all figures of a checkpoint."""
+
+import argparse
+import json
+from pathlib import Path
+
+from michiai.evaluation import report
+from michiai.evaluation.load import ROOT, load_model
+from michiai.evaluation.suite import PARTS, evaluate
+
+from .shared import add_model
+
+HELP = "measure a checkpoint on held-out voices, names, numbers and questions"
+NOTES = """
+parts:
+  converse  answers right by voice and by text, per topic
+  hear      word errors of what it heard
+  say       word errors of a recogniser on its sound, beside the same recogniser on the TTS teacher
+  turn      takes the turn, and when
+  duplex    pauses, interruptions, backchannels
+  quiet     10 s of silence, noise, its own echo
+  voice     speaker similarity to a reference
+  flow      1 flow step beside 16
+  text      perplexity, and before speech training with --text-checkpoint
+  speed     step time on one core
+Needs flite, espeak-ng and festival, and `pip install .[eval,train]`.
+The last line printed is one JSON object."""
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser(
+        "evaluate",
+        help=HELP,
+        description=f"{HELP}.",
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_model(p)
+    p.add_argument(
+        "--questions",
+        type=int,
+        default=200,
+        metavar="N",
+        help="held-out questions (default 200); other parts grow with it",
+    )
+    p.add_argument(
+        "--parts",
+        nargs="+",
+        default=list(PARTS),
+        choices=PARTS,
+        metavar="PART",
+        help="some of the parts below",
+    )
+    p.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="processes, one thread each (default 2)"
+    )
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument(
+        "--text-checkpoint",
+        metavar="FILE",
+        help="model.safetensors of the text stage, for perplexity before speech training",
+    )
+    p.add_argument(
+        "--wrong", type=int, default=20, metavar="N", help="show so many wrong answers (default 20)"
+    )
+    p.add_argument(
+        "--json", metavar="FILE", help="write the figures and every single conversation's row to a file"
+    )
+    p.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    if args.questions < 1 or args.workers < 1:
+        raise ValueError(
+            f"--questions is {args.questions} and --workers is {args.workers}; expected 1 or more of both"
+        )
+    load_model(args.model)  # a wrong folder is said before workers start
+    result, rows = evaluate(
+        args.model,
+        parts=tuple(args.parts),
+        questions=args.questions,
+        seed=args.seed,
+        workers=args.workers,
+        text_checkpoint=args.text_checkpoint,
+    )
+    command = " ".join(
+        [
+            "python -m michiai evaluate",
+            *(["--model DIR"] if args.model != str(ROOT) else []),
+            "--questions",
+            str(args.questions),
+            "--seed",
+            str(args.seed),
+            "--parts",
+            *args.parts,
+        ]
+    )
+    result = {"command": command} | result
+    for text in tables(result, rows, args.wrong):
+        print(text, end="\n\n")
+    if args.json:
+        Path(args.json).write_text(json.dumps({"result": result, "rows": plain(rows)}, indent=1) + "\n")
+    print(json.dumps(plain(result)))
+
+
+def tables(result: dict, rows: dict[str, list[dict]], wrong: int) -> list[str]:
+    """All tables for people, in order."""
+    shown = []
+    if "converse" in result:
+        shown += [
+            report.show_wrong(rows["question"], wrong),
+            report.show_topics(result["converse"]),
+            report.show_speech(result),
+        ]
+    if "flow" in result:
+        shown.append(report.show_flow(result["flow"]))
+    if "text" in result:
+        shown.append(
+            f"text perplexity of answers: {result['text']['perplexity']:.3f}"
+            + (
+                f", before speech training {result['text']['before']:.3f}"
+                if "before" in result["text"]
+                else ""
+            )
+        )
+    if "quiet" in result:
+        q = result["quiet"]
+        shown.append(
+            report.table(
+                ["quiet", "share"], [[name, report.percent(q[name])] for name in ("silence", "noise", "echo")]
+            )
+        )
+    return [*shown, report.show_bars(result)]
+
+
+def plain(value: object) -> object:
+    """Without arrays, for JSON."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items() if not hasattr(v, "dtype") or v.ndim == 0}
+    if isinstance(value, list):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return round(value, 5)
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,77 @@
+"""Arguments that several commands have."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from michiai.evaluation.load import ROOT
+
+
+def add_model(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--model",
+        default=str(ROOT),
+        metavar="DIR",
+        help="folder of a checkpoint; default: the one in this repository",
+    )
+
+
+def add_speaking(p: argparse.ArgumentParser) -> None:
+    """Voice, steps and seed."""
+    p.add_argument(
+        "--voice",
+        metavar="FILE",
+        help="voice to speak in: 1 to 30 s of a recording, or a .safetensors file of Voice.save",
+    )
+    p.add_argument(
+        "--steps",
+        type=int,
+        default=1,
+        metavar="N",
+        help="flow steps per frame (default 1, which is what it is trained for)",
+    )
+    p.add_argument(
+        "--seed", type=int, default=0, help="of all random draws; the same seed gives the same sound"
+    )
+
+
+def read_voice(model: Any, path: str | None) -> Any:
+    """A Voice, or None for the checkpoint's own."""
+    from michiai.voice_michiai import Voice
+
+    if path is None:
+        return None
+    return Voice.load(path).check(model.config) if path.endswith(".safetensors") else model.voice(path)
+
+
+def read_text(path: str | None, what: str) -> str:
+    if path is None:
+        return ""
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{what} is {path!r}, which cannot be read ({error}); expected a text file"
+        ) from error
+    if not text:
+        raise ValueError(f"{what} is {path!r}, which is empty; expected some sentences")
+    return text
+
+
+def check_output(path: str, suffixes: tuple[str, ...]) -> str:
+    """The path, if it can be written: asked before the work is done."""
+    target = Path(path)
+    if target.suffix.lower() not in suffixes:
+        raise ValueError(f"the output is {path!r}; expected a name that ends in {' or '.join(suffixes)}")
+    if not target.resolve().parent.is_dir():
+        raise ValueError(
+            f"the output is {path!r}, but there is no folder {str(target.parent)!r}; expected one"
+        )
+    return path
+
+
+def write_wav(path: str, audio: Any, rate: int) -> None:
+    """float [N] or [N, channels] -> 16 bit WAV."""
+    import soundfile
+
+    soundfile.write(path, audio.clamp(-1, 1).numpy(), rate, subtype="PCM_16")

@@ -1,0 +1,128 @@
+"""Tables for people. No figure is made here."""
+
+from typing import Any
+
+
+def table(head: list[str], rows: list[list[Any]]) -> str:
+    """Columns of text: the first one to the left, numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def verdict(value: float | None, limit: float, *, above: bool) -> str:
+    """Whether a bar is passed; "-" where nothing was measured."""
+    if value is None:
+        return "-"
+    return "yes" if (value >= limit if above else value <= limit) else "no"
+
+
+def bars(result: dict) -> list[list[str]]:
+    """The project's bars: name, measured, wanted, passed."""
+    rows: list[list[str]] = []
+
+    def bar(name: str, value: float | None, limit: float, show: Any, *, above: bool) -> None:
+        rows.append(
+            [
+                name,
+                show(value),
+                f"{'>=' if above else '<='} {show(limit)}",
+                verdict(value, limit, above=above),
+            ]
+        )
+
+    if "converse" in result:
+        c, turn = result["converse"], result["turn"]
+        bar("answers right by voice", c["right_by_voice"], 0.9, percent, above=True)
+        bar(
+            "answers right by text", c["right_by_text"], (c["right_by_voice"] or 0) - 0.1, percent, above=True
+        )
+        bar("hear: word errors", result["hear"]["wer"], 0.1, percent, above=False)
+        teacher = result["say"]["teacher_wer"]
+        bar("say: word errors", result["say"]["wer"], 1.5 * (teacher or 0) + 0.05, percent, above=False)
+        bar("turn: taken", turn["taken"], 0.95, percent, above=True)
+        bar("turn: latency, median", turn["latency_p50"], 0.8, seconds, above=False)
+    if "duplex" in result:
+        d = result["duplex"]
+        bar("pause: taken", d["pause_tor"], 0.2, percent, above=False)
+        bar("interruption: stop, median", d["stop_p50"], 1.0, seconds, above=False)
+        bar("interruption: stopped within 1 s", d["stopped_within_1s"], 0.8, percent, above=True)
+        rows.append(["backchannel: goes on", percent(d["goes_on"]), "", ""])
+    if "quiet" in result:
+        bar("quiet: silence, noise, echo", result["quiet"]["all"], 0.95, percent, above=True)
+    if "voice" in result:
+        bar("voice: margin over others of the sex", result["voice"]["margin"], 0.15, number, above=True)
+    if "speed" in result:
+        bar("speed: real-time factor, one core", result["speed"]["rtf"], 0.5, number, above=False)
+        bar("speed: step p95", result["speed"]["step_ms_p95"] / 1000, 0.06, number, above=False)
+    return rows
+
+
+def show_bars(result: dict) -> str:
+    return table(["bar", "measured", "wanted", "passed"], bars(result))
+
+
+def show_topics(converse: dict) -> str:
+    rows = [
+        [name, t["n"], percent(t["voice"]), percent(t["text"])]
+        for name, t in sorted(converse["topics"].items())
+    ]
+    return table(["topic", "questions", "right by voice", "right by text"], rows)
+
+
+def show_speech(result: dict) -> str:
+    """What was heard, by engine, and what was said."""
+    hear, say = result["hear"], result["say"]
+    rows = [
+        [f"hear, {name} voices", row["n"], percent(row["wer"])]
+        for name, row in sorted(hear["engines"].items())
+    ]
+    rows += [
+        ["hear, clean", "", percent(hear["clean"])],
+        ["hear, room and noise", "", percent(hear["noisy"])],
+        ["say, the model", say["answers"], percent(say["wer"])],
+        ["say, the TTS teacher", say["answers"], percent(say["teacher_wer"])],
+    ]
+    return table(["word errors", "utterances", "WER"], rows)
+
+
+def show_flow(flow: dict) -> str:
+    rows = [
+        [f"{n} step(s)", percent(r["right"]), percent(r["wer"]), number(r["similarity"]), number(r["rtf"])]
+        for n, r in flow["steps"].items()
+    ]
+    return table(["flow", "right", "say WER", "speaker similarity", "RTF"], rows)
+
+
+def show_wrong(rows: list[dict], limit: int = 20) -> str:
+    """Wrong answers with what was heard and expected."""
+    wrong = [row for row in rows if not row["right"]]
+    lines = [
+        f"wrong answers: {len(wrong)} of {len(rows)}" + (f", the first {limit}" if len(wrong) > limit else "")
+    ]
+    for row in wrong[:limit]:
+        lines.append(
+            f"  {row['topic']:<10} asked:    {row['asked']}\n{'':<13}heard:    {row['heard']}\n"
+            f"{'':<13}answered: {row['answer']}\n{'':<13}expected: {' | '.join(row['expected'])}\n"
+            f"{'':<13}by text:  {row.get('text_answer', '-')}"
+        )
+    return "\n".join(lines)

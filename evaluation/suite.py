@@ -1,0 +1,147 @@
+"""All evaluations of a model in one go: jobs over worker processes, one result.
+
+Every job is (kind, index) and depends on (seed, kind, index) alone: the number of workers changes nothing.
+"""
+
+import multiprocessing
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from . import converse, duplex, quiet, voice
+from .load import load_model
+from .speed import measure
+from .text import run_text
+
+PARTS = ("converse", "hear", "say", "turn", "duplex", "quiet", "voice", "flow", "text", "speed")
+ASKED = {"converse", "hear", "say", "turn"}  # one pass over the questions serves all of these
+MANY_STEPS = 16
+
+_model: Any = None
+
+
+def plan(parts: set[str], questions: int) -> list[tuple[str, int]]:
+    """The jobs; the smaller parts grow with the number of questions."""
+    counts: dict[str, int] = {}
+    some = max(4, questions // 5)
+    if parts & ASKED or "flow" in parts:
+        counts["question"] = questions if parts & ASKED else some
+    if "duplex" in parts:
+        counts |= {"pause": some, "interrupt": some, "backchannel": max(4, questions // 8)}
+    if "quiet" in parts:
+        counts |= {
+            "silence": max(4, questions // 10),
+            "noise": max(4, questions // 10),
+            "echo": max(4, questions // 8),
+        }
+    if "voice" in parts:
+        counts["voice"] = min(40, max(6, questions // 5))
+    if "flow" in parts:
+        counts["flow"] = min(some, questions)
+    return [(kind, i) for kind, n in counts.items() for i in range(n)]
+
+
+def run_job(model: Any, seed: int, kind: str, index: int) -> dict:
+    """One job of `plan`."""
+    if kind == "question":
+        return converse.run_question(model, seed, index)
+    if kind == "flow":
+        return converse.run_question(model, seed, index, steps=MANY_STEPS)
+    if kind in ("silence", "noise"):
+        return quiet.run_idle(model, seed, index, noise=kind == "noise")
+    runs = {
+        "pause": duplex.run_pause,
+        "interrupt": duplex.run_interrupt,
+        "backchannel": duplex.run_backchannel,
+        "echo": quiet.run_echo,
+        "voice": voice.run_voice,
+    }
+    return runs[kind](model, seed, index)
+
+
+def _start(path: str) -> None:
+    global _model
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    _model = load_model(path)
+
+
+def _work(seed: int, kind: str, index: int) -> tuple[str, int, dict]:
+    return kind, index, run_job(_model, seed, kind, index)
+
+
+def _results(
+    path: str, jobs: list[tuple[str, int]], seed: int, workers: int
+) -> Iterator[tuple[str, int, dict]]:
+    if workers < 2:
+        _start(path)
+        yield from (_work(seed, *job) for job in jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # a forked torch may hang
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(path,)) as pool:
+        for future in as_completed([pool.submit(_work, seed, *job) for job in jobs]):
+            yield future.result()
+
+
+def run_jobs(path: str, jobs: list[tuple[str, int]], seed: int, workers: int) -> dict[str, list[dict]]:
+    """All rows by kind, in the order of their index."""
+    found: dict[str, dict[int, dict]] = {}
+    with tqdm(total=len(jobs), desc="evaluating", unit="conversation") as bar:
+        for kind, index, row in _results(path, jobs, seed, workers):
+            found.setdefault(kind, {})[index] = row
+            bar.update()
+    return {kind: [rows[i] for i in sorted(rows)] for kind, rows in found.items()}
+
+
+def compare_flow(few: list[dict], many: list[dict]) -> dict:
+    """One step beside many, on the same questions."""
+
+    def figures(rows: list[dict]) -> dict:
+        similar = [row["similarity"] for row in rows if "similarity" in row]
+        return {
+            "right": converse.share(rows, "right"),
+            "wer": converse.rate(rows, "say_errors", "say_words"),
+            "similarity": float(np.mean(similar)) if similar else None,
+            "rtf": float(np.mean([row["spent"] for row in rows])),
+        }
+
+    return {"questions": len(many), "steps": {"1": figures(few[: len(many)]), str(MANY_STEPS): figures(many)}}
+
+
+def evaluate(
+    path: str,
+    *,
+    parts: tuple[str, ...] = PARTS,
+    questions: int = 200,
+    seed: int = 0,
+    workers: int = 2,
+    text_checkpoint: str | None = None,
+) -> tuple[dict, dict[str, list[dict]]]:
+    """-> (figures by part, rows by kind of job). Speed is measured last, when nothing else runs here."""
+    began, wanted = time.perf_counter(), set(parts)
+    rows = run_jobs(path, plan(wanted, questions), seed, workers)
+    result: dict[str, Any] = {"seed": seed, "parts": list(parts)}
+    if wanted & ASKED:
+        result |= converse.summarise(rows["question"])
+    if "duplex" in wanted:
+        result["duplex"] = duplex.summarise(rows["pause"], rows["interrupt"], rows["backchannel"])
+    if "quiet" in wanted:
+        result["quiet"] = quiet.summarise(rows["silence"], rows["noise"], rows["echo"])
+    if "voice" in wanted:
+        result["voice"] = voice.summarise(rows["voice"])
+    if "flow" in wanted:
+        result["flow"] = compare_flow(rows["question"], rows["flow"])
+    if wanted & {"text", "speed"}:
+        model = load_model(path)
+        if "text" in wanted:
+            result["text"] = run_text(model, seed, text_checkpoint)
+        if "speed" in wanted:
+            result["speed"] = measure(model, 300)
+    result["seconds"] = time.perf_counter() - began
+    return result, rows
