@@ -109,7 +109,9 @@ class ListenHead(nn.Module):
     def encode(self, mel: Tensor, state: StreamState | None = None) -> Tensor:
         """Log-mel [B, bins, M] -> sound per frame [B, T, D], before attention."""
         x = mel.transpose(1, 2)
-        for halve, refine in zip(self.halve, self.refine, strict=False):  # the transformer refines the last rate
+        for halve, refine in zip(
+            self.halve, self.refine, strict=False
+        ):  # the transformer refines the last rate
             x = refine(halve(x, state), state)
         return self.halve[-1](x, state)
 
@@ -120,7 +122,9 @@ class ListenHead(nn.Module):
         emit, turn = self.gates(x).unbind(-1)
         return ListenOutput(x, self.text_out(x), emit, turn)
 
-    def forward(self, audio: Tensor, previous_text_embeds: Tensor, state: StreamState | None = None) -> ListenOutput:
+    def forward(
+        self, audio: Tensor, previous_text_embeds: Tensor, state: StreamState | None = None
+    ) -> ListenOutput:
         """Audio [B, N] of whole frames and the embeddings of the tokens emitted one frame before [B, T, W]."""
         return self.attend(self.encode(self.mel(audio, state), state), previous_text_embeds, state)
 
@@ -150,7 +154,11 @@ def greedy_text(output: ListenOutput, table: Tensor) -> Tensor:
 
 @torch.no_grad()
 def transcribe_frames(
-    listen: ListenHead, table: Tensor, audio: Tensor, state: StreamState | None = None, previous: Tensor | None = None
+    listen: ListenHead,
+    table: Tensor,
+    audio: Tensor,
+    state: StreamState | None = None,
+    previous: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Listen to whole clips, feeding back what was heard.
 

@@ -26,10 +26,18 @@ Audio = Any  # path | (array, rate)
 
 def check_rate(rate: Any, what: str = "sampling rate") -> int:
     """The rate as an int, refused outside of 1,000 to 768,000."""
-    if isinstance(rate, bool) or not isinstance(rate, (int, float, np.integer, np.floating)) or int(rate) != rate:
-        raise ValueError(f"{what} is {rate!r}; expected a whole number of samples per second, for instance 16000")
+    if (
+        isinstance(rate, bool)
+        or not isinstance(rate, (int, float, np.integer, np.floating))
+        or int(rate) != rate
+    ):
+        raise ValueError(
+            f"{what} is {rate!r}; expected a whole number of samples per second, for instance 16000"
+        )
     if not 1_000 <= rate <= 768_000:
-        raise ValueError(f"{what} is {rate}; expected 1000 to 768000 samples per second: is it in kHz, or missing?")
+        raise ValueError(
+            f"{what} is {rate}; expected 1000 to 768000 samples per second: is it in kHz, or missing?"
+        )
     return int(rate)
 
 
@@ -40,8 +48,10 @@ def to_mono(samples: Any, what: str = "audio") -> Tensor:
     if x.ndim == 2:  # there are always fewer channels than samples
         x = x if x.shape[0] >= x.shape[1] else x.T
         if x.shape[1] > 8 or x.shape[0] <= x.shape[1]:
-            raise ValueError(f"{what} has shape {tuple(samples.shape)}; expected samples x channels with at most 8 "
-                             "channels: is it a batch? give one clip at a time")
+            raise ValueError(
+                f"{what} has shape {tuple(samples.shape)}; expected samples x channels with at most 8 "
+                "channels: is it a batch? give one clip at a time"
+            )
     elif x.ndim != 1:
         raise ValueError(f"{what} has shape {tuple(x.shape)}; expected [N], [N, channels] or [channels, N]")
     if x.dtype in (torch.int16, torch.int32):
@@ -53,11 +63,15 @@ def to_mono(samples: Any, what: str = "audio") -> Tensor:
     x = (x.mean(dim=1) if x.ndim == 2 else x).float()
     if not torch.isfinite(x).all():
         bad = int((~torch.isfinite(x)).sum())
-        raise ValueError(f"{what} has {bad} NaN or infinite samples of {x.numel()}; expected finite numbers: "
-                         "was it divided by its own silence? clean it with numpy.nan_to_num")
+        raise ValueError(
+            f"{what} has {bad} NaN or infinite samples of {x.numel()}; expected finite numbers: "
+            "was it divided by its own silence? clean it with numpy.nan_to_num"
+        )
     if x.numel() and float(x.abs().max()) > 64:
-        raise ValueError(f"{what} peaks at {float(x.abs().max()):g}; expected floats from -1 to 1: divide by 32768, "
-                         "or give int16")
+        raise ValueError(
+            f"{what} peaks at {float(x.abs().max()):g}; expected floats from -1 to 1: divide by 32768, "
+            "or give int16"
+        )
     return x
 
 
@@ -65,7 +79,9 @@ def load_audio(source: Audio) -> tuple[Tensor, int]:
     """A path or (array, rate) -> (mono float32 [N], rate)."""
     if isinstance(source, (tuple, list)):
         if len(source) != 2:
-            raise ValueError(f"audio is a {type(source).__name__} of {len(source)}; expected (array, sampling rate)")
+            raise ValueError(
+                f"audio is a {type(source).__name__} of {len(source)}; expected (array, sampling rate)"
+            )
         samples, rate = source
         what = "audio"
     else:
@@ -74,18 +90,24 @@ def load_audio(source: Audio) -> tuple[Tensor, int]:
     rate = check_rate(rate, f"sampling rate of {what}")
     mono = to_mono(samples, what)
     if not mono.numel():
-        raise ValueError(f"{what} is empty (0 samples); expected sound: is the file cut, or the recording not started?")
+        raise ValueError(
+            f"{what} is empty (0 samples); expected sound: is the file cut, or the recording not started?"
+        )
     return mono, rate
 
 
 def read_file(path: Any) -> tuple[np.ndarray, int]:
     if soundfile is None:
-        raise ValueError(f"audio is {path!r}, and no reader is there; `pip install soundfile`, or give (array, rate)")
+        raise ValueError(
+            f"audio is {path!r}, and no reader is there; `pip install soundfile`, or give (array, rate)"
+        )
     try:
         return soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, TypeError, OSError) as error:
-        raise ValueError(f"audio is {path!r}, which cannot be read ({error}); expected the path of a WAV, FLAC, Ogg or "
-                         "MP3 file, or (array, sampling rate)") from error
+        raise ValueError(
+            f"audio is {path!r}, which cannot be read ({error}); expected the path of a WAV, FLAC, Ogg or "
+            "MP3 file, or (array, sampling rate)"
+        ) from error
 
 
 class StreamingResampler:
@@ -119,7 +141,9 @@ class StreamingResampler:
             return chunk.float()
         self.n_in += chunk.numel()
         self.past = torch.cat([self.past, chunk.float()])
-        n_ready = (self.n_in - self.half - 1) * self.up // self.down + 1  # last one: floor(n down / up) + half < n_in
+        n_ready = (
+            self.n_in - self.half - 1
+        ) * self.up // self.down + 1  # last one: floor(n down / up) + half < n_in
         return self._emit(max(self.n_out, n_ready))
 
     def flush(self) -> Tensor:
@@ -138,7 +162,9 @@ class StreamingResampler:
         while self.n_out < stop:
             number = torch.arange(self.n_out, min(stop, self.n_out + 8192)) * self.down
             base = number // self.up - self.half + 1 - self.first  # place of the first tap in `past`
-            index = (base[:, None] + torch.arange(self.taps.shape[1])).clamp(max=len(self.past) - 1)  # taps there are 0
+            index = (base[:, None] + torch.arange(self.taps.shape[1])).clamp(
+                max=len(self.past) - 1
+            )  # taps there are 0
             product = self.past[index] * self.taps[number % self.up]
             while product.shape[1] > 1:
                 left, right = product.chunk(2, dim=1)
@@ -165,21 +191,29 @@ class MichiAIProcessor(ProcessorMixin):
         spoken_text: bring text to spoken form first (nano's LLM knows nothing else).
     """
 
-    def __init__(self, tokenizer=None, sampling_rate: int = 16_000, spoken_text: bool = True, **kwargs: Any) -> None:
+    def __init__(
+        self, tokenizer=None, sampling_rate: int = 16_000, spoken_text: bool = True, **kwargs: Any
+    ) -> None:
         self.sampling_rate = check_rate(sampling_rate)
         self.spoken_text = spoken_text
         super().__init__(tokenizer, **kwargs)
 
     def __call__(
-        self, text: str | list[str] | None = None, audio: Audio | list[Audio] | None = None,
-        sampling_rate: int | None = None, return_tensors: str = "pt", **kwargs: Any,
+        self,
+        text: str | list[str] | None = None,
+        audio: Audio | list[Audio] | None = None,
+        sampling_rate: int | None = None,
+        return_tensors: str = "pt",
+        **kwargs: Any,
     ) -> BatchFeature:
         """Text -> input_ids, attention_mask; audio (path, (array, rate), or array with `sampling_rate`) -> audio [B, N].
 
         Clips of a batch are padded with zeros; `audio_lengths` [B] says how long each is.
         """
         if text is None and audio is None:
-            raise ValueError("neither text nor audio was given; expected at least one, for instance text='hello'")
+            raise ValueError(
+                "neither text nor audio was given; expected at least one, for instance text='hello'"
+            )
         output: dict[str, Any] = {}
         if text is not None:
             texts = [text] if isinstance(text, str) else list(text)
@@ -197,8 +231,10 @@ class MichiAIProcessor(ProcessorMixin):
         """One clip -> float32 [N] at the model's rate."""
         if isinstance(audio, (np.ndarray, Tensor)):
             if sampling_rate is None:
-                raise ValueError(f"audio is an array of shape {tuple(audio.shape)} without a rate; "
-                                 "expected sampling_rate=..., for instance 48000")
+                raise ValueError(
+                    f"audio is an array of shape {tuple(audio.shape)} without a rate; "
+                    "expected sampling_rate=..., for instance 48000"
+                )
             audio = (audio, sampling_rate)
         samples, rate = load_audio(audio)
         return resample(samples, rate, self.sampling_rate)

@@ -4,11 +4,20 @@ import re
 import unicodedata
 
 SOUNDS = r"<(?:laugh|breath|cough|hm)>"  # may stand in a text to be spoken
-ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen").split()
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+).split()
 TENS = ["", "", *"twenty thirty forty fifty sixty seventy eighty ninety".split()]
-ORDINALS = {"one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth",
-            "twelve": "twelfth"}
+ORDINALS = {
+    "one": "first",
+    "two": "second",
+    "three": "third",
+    "five": "fifth",
+    "eight": "eighth",
+    "nine": "ninth",
+    "twelve": "twelfth",
+}
 CURRENCIES = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny")}
 SYMBOLS = {"%": " percent", "&": " and ", "+": " plus ", "=": " equals ", "@": " at ", "°": " degrees"}
 
@@ -66,7 +75,11 @@ def spoken(text: str) -> str:
     plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", plain)
     plain = re.sub(r"([$€£])\s*(\d+)(?:\.(\d{1,2})\b)?", money_words, plain)
     plain = re.sub(r"\b(\d{1,2}):(\d{2})\b(?=\s*([ap]\.?m\b)?)", time_words, plain)
-    plain = re.sub(r"\b([ap])\.?m\b\.?(?=\s*\w|\s*$)", r"\1 m", plain) if re.search(r"\b[ap]\.m\b", plain) else plain
+    plain = (
+        re.sub(r"\b([ap])\.?m\b\.?(?=\s*\w|\s*$)", r"\1 m", plain)
+        if re.search(r"\b[ap]\.m\b", plain)
+        else plain
+    )
     plain = re.sub(r"\b(\d+)(?:st|nd|rd|th)\b", lambda match: ordinal_words(match[1]), plain)
     plain = re.sub(r"(\d)\.(\d+)", lambda m: f"{m[1]} point {' '.join(ONES[int(d)] for d in m[2])}", plain)
     plain = re.sub(r"(?<![\w])-(?=\d)", " minus ", plain)
@@ -80,5 +93,7 @@ def spoken(text: str) -> str:
     while kept and kept[-1] == ".":
         kept.pop()
     if not kept:
-        raise ValueError(f"text is {text!r}; expected at least one letter or digit that can be spoken (a to z, 0 to 9)")
+        raise ValueError(
+            f"text is {text!r}; expected at least one letter or digit that can be spoken (a to z, 0 to 9)"
+        )
     return " ".join(kept)

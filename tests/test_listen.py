@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
-
 from michiai.configuration_michiai import ListenConfig, MichiAIConfig
 from michiai.listen_michiai import ListenHead, greedy_text, text_log_probs, transcribe_frames
 from michiai.streaming_michiai import StreamState
@@ -20,6 +18,7 @@ from michiai.training.audio_data import (
     warp_mel,
 )
 from michiai.training.listen import ListenStage, word_errors
+from safetensors.torch import save_file
 
 FRAME = 1280
 
@@ -48,11 +47,20 @@ def shards(tmp_path) -> Shards:
     seconds = [6.0, 9.0, 3.0]
     offsets = np.cumsum([0] + [int(s * 16_000) for s in seconds])
     audio = rng.integers(-3000, 3000, (2, offsets[-1])).astype(np.int16)
-    save_file({"audio": torch.from_numpy(audio), "offsets": torch.from_numpy(offsets)}, tmp_path / "00000.safetensors")
-    info = {"behaviour": "plain", "user_voice": "flite:slt", "user_words": [["hello", 0.5, 0.9], ["there", 1.0, 1.6]],
-            "model_words": [["yes", 2.2, 2.5]],
-            "turns": [{"who": "user", "start": 0.5, "end": 1.6, "text": "hello there", "timing": "after"},
-                      {"who": "model", "start": 2.2, "end": 2.5, "text": "yes", "timing": "after"}]}
+    save_file(
+        {"audio": torch.from_numpy(audio), "offsets": torch.from_numpy(offsets)},
+        tmp_path / "00000.safetensors",
+    )
+    info = {
+        "behaviour": "plain",
+        "user_voice": "flite:slt",
+        "user_words": [["hello", 0.5, 0.9], ["there", 1.0, 1.6]],
+        "model_words": [["yes", 2.2, 2.5]],
+        "turns": [
+            {"who": "user", "start": 0.5, "end": 1.6, "text": "hello there", "timing": "after"},
+            {"who": "model", "start": 2.2, "end": 2.5, "text": "yes", "timing": "after"},
+        ],
+    }
     (tmp_path / "00000.jsonl").write_text("\n".join(json.dumps({"id": i} | info) for i in range(3)))
     return Shards(tmp_path)
 

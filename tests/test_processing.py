@@ -1,12 +1,16 @@
 """Text and audio in any usual form, and clear words for what is not usable."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
 import torch
-
 from michiai.processing_michiai import StreamingResampler, load_audio, resample, spoken
 from michiai.spoken_michiai import number_words
+from transformers import AutoProcessor
 
 
 @pytest.mark.parametrize(
@@ -46,8 +50,18 @@ def test_number_words_are_all_different() -> None:
     assert len({number_words(n) for n in range(0, 1_000_000, 37)}) == len(range(0, 1_000_000, 37))
 
 
-@pytest.mark.parametrize("rates", [(48_000, 16_000), (44_100, 16_000), (16_000, 24_000), (8_000, 16_000),
-                                   (16_000, 16_000), (22_050, 24_000), (44_101, 16_000)])
+@pytest.mark.parametrize(
+    "rates",
+    [
+        (48_000, 16_000),
+        (44_100, 16_000),
+        (16_000, 24_000),
+        (8_000, 16_000),
+        (16_000, 16_000),
+        (22_050, 24_000),
+        (44_101, 16_000),
+    ],
+)
 def test_chunks_never_change_a_bit(rates: tuple[int, int]) -> None:
     torch.manual_seed(0)
     x = torch.randn(9_000) * 0.3
@@ -85,8 +99,15 @@ def test_a_rate_of_zero_is_named() -> None:
 
 def test_load_audio_forms() -> None:
     wave = (np.sin(np.arange(2_000) / 9) * 0.5).astype(np.float32)
-    forms = [wave, torch.from_numpy(wave), wave.astype(np.float64), (wave * 32768).round().astype(np.int16),
-             np.stack([wave, wave]), np.stack([wave, wave], axis=1), (wave * 127 + 128).round().astype(np.uint8)]
+    forms = [
+        wave,
+        torch.from_numpy(wave),
+        wave.astype(np.float64),
+        (wave * 32768).round().astype(np.int16),
+        np.stack([wave, wave]),
+        np.stack([wave, wave], axis=1),
+        (wave * 127 + 128).round().astype(np.uint8),
+    ]
     for form in forms:
         mono, rate = load_audio((form, 16_000))
         assert mono.shape == (2_000,) and mono.dtype == torch.float32 and rate == 16_000
@@ -120,3 +141,46 @@ def test_load_audio_file(tmp_path) -> None:
 def test_bad_audio_is_named(audio: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_audio(audio)
+
+
+def save_processor(folder) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<pad>": 0, "hello": 1, "nine": 2, "thirty": 3, "?": 4}
+    plain = Tokenizer(models.WordLevel(words, unk_token="?"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>").save_pretrained(folder)
+    (folder / "processor_config.json").write_text(
+        json.dumps(
+            {
+                "processor_class": "MichiAIProcessor",
+                "auto_map": {"AutoProcessor": "processing_michiai.MichiAIProcessor"},
+                "sampling_rate": 24_000,
+                "spoken_text": True,
+            }
+        )
+    )
+    for name in ("processing_michiai.py", "spoken_michiai.py"):
+        shutil.copy(Path(__file__).parents[1] / name, folder)
+
+
+def test_auto_processor(tmp_path, monkeypatch) -> None:
+    save_processor(tmp_path)
+    processor = AutoProcessor.from_pretrained(tmp_path, trust_remote_code=True)
+    assert type(processor).__name__ == "MichiAIProcessor" and processor.sampling_rate == 24_000
+    assert processor(text="Hello, 9:30!", return_tensors="pt").input_ids.tolist() == [[1, 2, 3]]
+    wave = np.zeros(4_800, np.int16)
+    given = processor(text=["hello", "hello nine"], audio=[(wave, 48_000), (wave[:2_400], 48_000)])
+    assert given["audio"].shape == (2, 2_400) and given["audio_lengths"].tolist() == [2_400, 1_200]
+    assert given["attention_mask"].tolist() == [[0, 1], [1, 1]] or given["attention_mask"].tolist() == [
+        [1, 0],
+        [1, 1],
+    ]
+    with pytest.raises(ValueError, match="without a rate"):
+        processor(audio=wave)
+    with pytest.raises(ValueError, match="neither"):
+        processor()
+    processor.save_pretrained(tmp_path / "again")
+    saved = json.loads((tmp_path / "again" / "processor_config.json").read_text())
+    assert saved["sampling_rate"] == 24_000

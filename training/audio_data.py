@@ -13,18 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from michiai.codec_michiai import mel_scale
+from michiai.data.streams import place_words
 from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from michiai.codec_michiai import mel_scale
-from michiai.data.streams import place_words
-
 Words = list[tuple[str, float, float]]  # word, start and end in seconds
 SLOWEST, FASTEST = 0.85, 1.2  # of speech, after the change of rate
 RAMP = 3  # frames around the end of a turn in which the turn gate may be unsure
-USER, MODEL = 0, 1  # channels
+USER, MODEL, BOTH = 0, 1, 2  # channels; both: everyone into one microphone
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,27 @@ class Entry:
 
 
 class Shards:
-    """All dialogues of a folder written by `python -m michiai.data`.
+    """All dialogues of folders written by `python -m michiai.data`.
 
     Args:
-        folder: holds NNNNN.safetensors and NNNNN.jsonl.
-        limit: use the first `limit` shards only (0: all there are now).
+        folders: each holds NNNNN.safetensors and NNNNN.jsonl.
+        limit: use the first `limit` shards of each only (0: all there are now).
     """
 
-    def __init__(self, folder: str | Path, limit: int = 0) -> None:
-        files = [path for path in sorted(Path(folder).glob("*.safetensors")) if path.with_suffix(".jsonl").exists()]
-        self.files = files[:limit] if limit else files
-        if not self.files:
-            raise ValueError(f"{folder} holds no shards; expected NNNNN.safetensors with NNNNN.jsonl: "
-                             "make them with `python -m michiai.data`")
+    def __init__(self, *folders: str | Path, limit: int = 0) -> None:
+        self.files: list[Path] = []
+        for folder in folders:
+            found = [
+                path
+                for path in sorted(Path(folder).glob("*.safetensors"))
+                if path.with_suffix(".jsonl").exists()
+            ]
+            if not found:
+                raise ValueError(
+                    f"{folder} holds no shards; expected NNNNN.safetensors with NNNNN.jsonl: "
+                    "make them with `python -m michiai.data`"
+                )
+            self.files += found[:limit] if limit else found
         self.handles = [safe_open(path, "pt") for path in self.files]  # memory mapped
         self.entries: list[Entry] = []
         for number, (path, handle) in enumerate(zip(self.files, self.handles, strict=True)):
@@ -60,11 +67,16 @@ class Shards:
                 self.entries.append(Entry(number, start, stop, json.loads(line)))
 
     def samples(self, entry: Entry, channel: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """int16 [length] of one channel from sample `start` of the dialogue on, zeros after its end."""
+        """int16 [length] of one channel, or both in one, from sample `start` of the dialogue on, zeros after its end."""
         length = entry.stop - entry.start - start if length is None else length
         first = entry.start + start
         last = min(first + length, entry.stop)
-        audio = self.handles[entry.shard].get_slice("audio")[channel, first:last].numpy()
+        both = self.handles[entry.shard].get_slice("audio")[:, first:last].numpy()
+        audio = (
+            both[channel]
+            if channel != BOTH
+            else (both.astype(np.int32).sum(0)).clip(-32768, 32767).astype(np.int16)
+        )
         return np.pad(audio, (0, length - len(audio)))
 
     def hours(self) -> float:
@@ -90,22 +102,48 @@ def turn_target(spans: list[tuple[float, float]], n_frames: int, frame_s: float,
     return np.stack([target, weight])
 
 
+def letter_target(words: Words, n_steps: int, step_s: float) -> np.ndarray:
+    """int64 [n_steps]: which letter of its word is being said (1 to 26, 27 any other), 0 in silence.
+
+    A word's letters share its time evenly: rough, but dense, where a word's token is one frame in five.
+    """
+    target = np.zeros(n_steps, dtype=np.int64)
+    for word, start, end in words:
+        if word.startswith("<") or end <= start:
+            continue
+        steps = np.arange(max(0, round(start / step_s)), min(n_steps, round(end / step_s)))
+        place = ((steps + 0.5) * step_s - start) / (end - start) * len(word)
+        codes = np.array([ord(letter) - 96 for letter in word])
+        target[steps] = np.where((codes > 0) & (codes < 27), codes, 27)[
+            place.clip(0, len(word) - 1).astype(int)
+        ]
+    return target
+
+
 class ListenBatches:
     """Random clips of dialogues: `batches(step, rng, n)` -> dict of tensors with n rows.
 
-    Some clips are of the model's channel: speech is speech, only its turns are not judged.
+    Some clips are of the model's channel, some of both in one: speech is speech, and there is more of it; only the
+    turns are not judged there.
 
     Args:
+        shares: of clips of the user's channel, the model's and both.
         n_frames: length of a clip. delay: frames between the end of a word and its token.
         frame_size: samples per frame at `sampling_rate`.
     """
 
     def __init__(
-        self, shards: Shards, tokenizer: PreTrainedTokenizerBase, n_frames: int, delay: int,
-        frame_size: int = 1280, sampling_rate: int = 16_000, model_channel: float = 0.25,
+        self,
+        shards: Shards,
+        tokenizer: PreTrainedTokenizerBase,
+        n_frames: int,
+        delay: int,
+        frame_size: int = 1280,
+        sampling_rate: int = 16_000,
+        shares: tuple[float, float, float] = (0.45, 0.1, 0.45),
     ) -> None:
         self.shards, self.tokenizer = shards, tokenizer
-        self.n_frames, self.delay, self.model_channel = n_frames, delay, model_channel
+        self.n_frames, self.delay, self.shares = n_frames, delay, shares
         self.frame_size, self.sampling_rate = frame_size, sampling_rate
         self.n_samples = math.ceil(n_frames * FASTEST) * frame_size  # of source audio, enough for the fastest
 
@@ -114,17 +152,19 @@ class ListenBatches:
         return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0]}
 
     def clip(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """audio int16 [N], rate [], tokens int64 [T], turn [2, T]."""
+        """audio int16 [N], rate [], tokens int64 [T], letters int64 [2 T], turn [2, T]."""
         entry = self.shards.entries[rng.integers(len(self.shards.entries))]
-        channel = MODEL if rng.random() < self.model_channel else USER
+        channel = int(rng.choice(3, p=self.shares))
         rate = math.exp(rng.uniform(math.log(SLOWEST), math.log(FASTEST))) if rng.random() < 0.7 else 1.0
-        words: Words = entry.info["model_words" if channel else "user_words"]
+        words: Words = [] if channel == MODEL else entry.info["user_words"]
+        if channel != USER:
+            words = sorted(words + entry.info["model_words"], key=lambda word: word[2])
         length = int(self.n_frames * self.frame_size * rate)
         spare = entry.stop - entry.start - length
-        if spare <= 0 or rng.random() < 0.25:
+        if spare <= 0 or rng.random() < 0.15:
             start = 0
-        else:  # the fullest of three: silence teaches little
-            starts = [int(start) for start in rng.integers(spare + 1, size=3)]
+        else:  # the fullest of four: silence teaches little
+            starts = [int(start) for start in rng.integers(spare + 1, size=4)]
             start = self.before_word(max(starts, key=lambda first: self.n_words(words, first, length)), words)
         return {
             "audio": self.shards.samples(entry, channel, start, self.n_samples),
@@ -143,8 +183,10 @@ class ListenBatches:
                 return max(0, int((begin - 0.02) * self.sampling_rate))
         return start
 
-    def targets(self, info: dict, words: Words, channel: int, start: float, rate: float) -> dict[str, np.ndarray]:
-        """tokens [T] and turn [2, T] of a clip from second `start` on, its speech `rate` times faster."""
+    def targets(
+        self, info: dict, words: Words, channel: int, start: float, rate: float
+    ) -> dict[str, np.ndarray]:
+        """tokens [T], letters [2 T] and turn [2, T] of a clip from second `start` on, its speech `rate` times faster."""
         frame_s = self.frame_size / self.sampling_rate
         length = self.n_frames * frame_s
         moved = [(word, (begin - start) / rate, (end - start) / rate) for word, begin, end in words]
@@ -154,9 +196,10 @@ class ListenBatches:
         spans = [((turn["start"] - start) / rate, (turn["end"] - start) / rate) for turn in turns]
         spans = [span for span in spans if span[0] > -0.03 and span[0] < length]
         turn = turn_target(spans, self.n_frames, frame_s, known=start == 0)
-        if channel == MODEL:
+        if channel != USER:
             turn[1] = 0.0
-        return {"tokens": np.asarray(tokens, dtype=np.int64), "turn": turn}
+        letters = letter_target(moved, 2 * self.n_frames, frame_s / 2)
+        return {"tokens": np.asarray(tokens, dtype=np.int64), "letters": letters, "turn": turn}
 
 
 def uniform(n: int, low: float, high: float, device: torch.device, chance: float = 1.0) -> Tensor:
@@ -169,9 +212,13 @@ def noise_bank(seconds: int, sampling_rate: int, seed: int = 0) -> Tensor:
     rng = np.random.default_rng(seed)
     n_samples = seconds * sampling_rate
     frequency = np.maximum(np.fft.rfftfreq(n_samples, 1 / sampling_rate), 20.0)
-    rows = [np.fft.irfft(np.fft.rfft(rng.standard_normal(n_samples)) / frequency**slope) for slope in (0, 0.5, 1)]
+    rows = [
+        np.fft.irfft(np.fft.rfft(rng.standard_normal(n_samples)) / frequency**slope) for slope in (0, 0.5, 1)
+    ]
     time = np.arange(n_samples) / sampling_rate
-    rows.append(sum(np.sin(2 * np.pi * 50 * k * time + k) / k for k in (1, 2, 3, 5)) + 0.05 * rows[0] / rows[0].std())
+    rows.append(
+        sum(np.sin(2 * np.pi * 50 * k * time + k) / k for k in (1, 2, 3, 5)) + 0.05 * rows[0] / rows[0].std()
+    )
     return torch.from_numpy(np.stack([row / row.std() for row in rows])).float()
 
 
@@ -180,15 +227,21 @@ def augment_audio(audio: Tensor, bank: Tensor) -> Tensor:
     n_rows, n_samples = audio.shape
     device = audio.device
     level = audio.square().mean(1).clamp(min=1e-8).sqrt()
-    far = torch.where(torch.rand(n_rows, device=device) < 0.25, 10 ** (uniform(n_rows, -34, -18, device) / 20), 0.0)
+    far = torch.where(
+        torch.rand(n_rows, device=device) < 0.1, 10 ** (uniform(n_rows, -34, -20, device) / 20), 0.0
+    )
     others = audio.roll(1, 0)
     audio = audio + others * (far * level / others.square().mean(1).clamp(min=1e-8).sqrt())[:, None]
     starts = torch.randint(bank.shape[1] - n_samples, (n_rows,)).tolist()
     kinds = torch.randint(len(bank), (n_rows,)).tolist()
-    noise = torch.stack([bank[kind, start : start + n_samples] for kind, start in zip(kinds, starts, strict=True)])
-    loudness = torch.where(torch.rand(n_rows, device=device) < 0.6, 10 ** (uniform(n_rows, -40, -6, device) / 20), 0.0)
+    noise = torch.stack(
+        [bank[kind, start : start + n_samples] for kind, start in zip(kinds, starts, strict=True)]
+    )
+    loudness = torch.where(
+        torch.rand(n_rows, device=device) < 0.35, 10 ** (uniform(n_rows, -40, -10, device) / 20), 0.0
+    )
     audio = audio + noise * (loudness * level)[:, None]
-    return (audio * 10 ** (uniform(n_rows, -24, 9, device, chance=0.7) / 20)[:, None]).clamp(-1, 1)
+    return (audio * 10 ** (uniform(n_rows, -14, 6, device, chance=0.6) / 20)[:, None]).clamp(-1, 1)
 
 
 def warp_mel(mel: Tensor, rate: Tensor, n_mel: int, stretch: Tensor, nyquist: float) -> Tensor:
@@ -203,13 +256,19 @@ def warp_mel(mel: Tensor, rate: Tensor, n_mel: int, stretch: Tensor, nyquist: fl
     device = mel.device
     top = mel_scale(torch.tensor(nyquist, device=device))
     centres = top * torch.arange(1, bins + 1, device=device) / (bins + 1)
-    hertz = torch.where(centres < 15, centres * 200 / 3, 1000 * 6.4 ** ((centres - 15) / 27))  # mel_scale undone
+    hertz = torch.where(
+        centres < 15, centres * 200 / 3, 1000 * 6.4 ** ((centres - 15) / 27)
+    )  # mel_scale undone
     source = mel_scale(hertz / stretch[:, None]) / top * (bins + 1) - 1  # [B, K], numbers of bins
     rows = (source + 0.5) / bins
     steps = (torch.arange(n_mel, device=device) + 0.5) * rate[:, None] / length  # [B, M] from 0 to 1
-    grid = torch.stack([
-        steps[:, None, :].expand(-1, bins, -1), rows[:, :, None].expand(-1, -1, n_mel),
-    ], dim=-1)
+    grid = torch.stack(
+        [
+            steps[:, None, :].expand(-1, bins, -1),
+            rows[:, :, None].expand(-1, -1, n_mel),
+        ],
+        dim=-1,
+    )
     return F.grid_sample(mel[:, None], grid * 2 - 1, padding_mode="border", align_corners=False)[:, 0]
 
 
@@ -220,9 +279,9 @@ def augment_mel(mel: Tensor) -> Tensor:
     waves = torch.arange(1, 6, device=device)
     position = torch.arange(bins, device=device) / bins
     curves = torch.cos(torch.pi * waves[:, None] * position)  # [5, K]
-    mel = mel + (torch.randn(n_rows, 5, device=device) * 0.18 @ curves)[:, :, None]
+    mel = mel + (torch.randn(n_rows, 5, device=device) * 0.12 @ curves)[:, :, None]
     mean = mel.mean(dim=(1, 2), keepdim=True)
-    for size, limit, axis in ((length, 14, 2), (length, 14, 2), (length, 14, 2), (bins, 12, 1), (bins, 12, 1)):
+    for size, limit, axis in ((length, 10, 2), (length, 10, 2), (bins, 10, 1)):
         first = torch.rand(n_rows, 1, device=device) * size
         width = torch.rand(n_rows, 1, device=device) * limit
         place = torch.arange(size, device=device)

@@ -13,12 +13,6 @@ from collections import defaultdict
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.listen_michiai import PAD_ID, ListenHead, token_logits, transcribe_frames
 from michiai.training import common
@@ -32,10 +26,16 @@ from michiai.training.audio_data import (
     uniform,
     warp_mel,
 )
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 TABLE = "backbone.language_model.model.embed_tokens.weight"
 PAD_WEIGHT = 0.3  # nothing is new in most frames
 TURN_WEIGHT = 0.3
+LETTER_WEIGHT = 0.4
+LETTERS = 28  # silence, a to z, another
 
 
 class ListenStage(nn.Module):
@@ -50,21 +50,30 @@ class ListenStage(nn.Module):
         super().__init__()
         self.config, self.augment = config, augment
         self.listen = ListenHead(config, table.shape[1])
+        self.letters = nn.Linear(
+            config.listen_config.width, 2 * LETTERS
+        )  # only teaches: letters heard one frame ago
+        self.middle = Tensor()  # what the second layer heard in the last call [B, T, D]
+        self.listen.transformer.layers[1].register_forward_hook(self._keep)
         self.register_buffer("table", table.clone(), persistent=False)  # belongs to the backbone's checkpoint
         self.register_buffer("bank", noise_bank(40, config.sampling_rate), persistent=False)
+
+    def _keep(self, layer: nn.Module, given: tuple, output: Tensor) -> None:
+        self.middle = output
 
     @torch.no_grad()
     def features(self, batch: dict[str, Tensor]) -> Tensor:
         """Log-mel [B, K, M] of the clips, at their rates."""
-        n_mel = batch["tokens"].shape[1] * (self.config.frame_size * self.config.listen_config.mel_rate
-                                            // self.config.sampling_rate)
+        n_mel = batch["tokens"].shape[1] * (
+            self.config.frame_size * self.config.listen_config.mel_rate // self.config.sampling_rate
+        )
         audio = batch["audio"].float() / 32768
         device = audio.device
         if self.augment:
             audio = augment_audio(audio, self.bank)
         with torch.autocast(device.type, enabled=False):
             mel = self.listen.mel(audio)
-            stretch = torch.exp(uniform(len(mel), -0.2, 0.2, device, chance=0.8 * self.augment))
+            stretch = torch.exp(uniform(len(mel), -0.13, 0.13, device, chance=0.7 * self.augment))
             mel = warp_mel(mel, batch["rate"].to(device), n_mel, stretch, self.config.sampling_rate / 2)
             return augment_mel(mel) if self.augment else mel
 
@@ -77,19 +86,38 @@ class ListenStage(nn.Module):
         previous = torch.where(heard & (chance < 0.06), PAD_ID, previous)
         return torch.where((heard & (chance > 0.92)) | (chance > 0.995), random, previous)
 
+    def letter_loss(self, letters: Tensor) -> Tensor:
+        """Cross entropy of the letters [B, 2 T], two a frame, one frame after they were said."""
+        wanted = letters.view(len(letters), -1, 2)[:, :-1].reshape(-1)
+        logits = self.letters(self.middle[:, 1:]).float().reshape(-1, LETTERS)
+        self.middle = Tensor()
+        weight = torch.where(wanted > 0, 1.0, 0.1)
+        return (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
+
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         tokens, (turn, turn_weight) = batch["tokens"], batch["turn"].unbind(1)
         sound = self.listen.encode(self.features(batch))
         heard = self.listen.attend(sound, F.embedding(self.feedback(tokens), self.table))
         due = tokens != PAD_ID
         weight = torch.where(due, 1.0, PAD_WEIGHT)
-        emit = F.binary_cross_entropy_with_logits(heard.emit_logits.float(), due.float(), weight, reduction="sum")
+        emit = F.binary_cross_entropy_with_logits(
+            heard.emit_logits.float(), due.float(), weight, reduction="sum"
+        )
         logits = token_logits(heard.text_hidden[due], self.table)
         word = F.cross_entropy(logits, tokens[due], reduction="sum")
-        turns = F.binary_cross_entropy_with_logits(heard.turn_logits.float(), turn, turn_weight, reduction="sum")
+        turns = F.binary_cross_entropy_with_logits(
+            heard.turn_logits.float(), turn, turn_weight, reduction="sum"
+        )
         n_due = due.sum().clamp(min=1)
-        losses = {"emit": emit / weight.sum(), "word": word / n_due, "turn": turns / turn_weight.sum().clamp(min=1)}
-        losses["loss"] = (word + emit) / weight.sum() + TURN_WEIGHT * losses["turn"]
+        losses = {
+            "emit": emit / weight.sum(),
+            "word": word / n_due,
+            "turn": turns / turn_weight.sum().clamp(min=1),
+        }
+        losses["letter"] = self.letter_loss(batch["letters"])
+        losses["loss"] = (
+            (word + emit) / weight.sum() + TURN_WEIGHT * losses["turn"] + LETTER_WEIGHT * losses["letter"]
+        )
         correct = (logits.argmax(-1) == tokens[due]).sum() / n_due
         return losses | {"token_accuracy": correct.detach()}
 
@@ -122,7 +150,12 @@ def listen_to(listen: ListenHead, table: Tensor, shards: Shards, frame_size: int
 
 
 def evaluate(
-    listen: ListenHead, table: Tensor, tokenizer: PreTrainedTokenizerBase, shards: Shards, frame_size: int, limit: int
+    listen: ListenHead,
+    table: Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    shards: Shards,
+    frame_size: int,
+    limit: int,
 ) -> dict[str, dict[str, float]]:
     """Word error rate, free running, and the turn gate's hits, per speech engine of the user's voice."""
     counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
@@ -131,7 +164,11 @@ def evaluate(
         wanted = plain_words(" ".join(word for word, _, _ in info["user_words"]))
         errors = word_errors(wanted, plain_words(text))
         gate = turns > 0
-        for key in ("all", str(info["user_voice"]).split("-")[0].split(":")[0], "behaviour " + info["behaviour"]):
+        for key in (
+            "all",
+            str(info["user_voice"]).split("-")[0].split(":")[0],
+            "behaviour " + info["behaviour"],
+        ):
             row = counts[key]
             row["dialogues"] += 1
             row["words"] += len(wanted)
@@ -150,11 +187,15 @@ def evaluate(
 
 
 def report(results: dict[str, dict[str, float]]) -> None:
-    print(f"{'voices':28s} {'dialogues':>9s} {'words':>7s} {'word errors':>11s} {'ends found':>10s} {'false ends':>10s}")
+    print(
+        f"{'voices':28s} {'dialogues':>9s} {'words':>7s} {'word errors':>11s} {'ends found':>10s} {'false ends':>10s}"
+    )
     for key, row in results.items():
         turns = max(1.0, row.get("turns", 0.0))
-        print(f"{key:28s} {row['dialogues']:9.0f} {row['words']:7.0f} {row['wer']:11.2%} "
-              f"{row.get('ends_found', 0) / turns:10.1%} {row.get('false_ends', 0) / turns:10.1%}")
+        print(
+            f"{key:28s} {row['dialogues']:9.0f} {row['words']:7.0f} {row['wer']:11.2%} "
+            f"{row.get('ends_found', 0) / turns:10.1%} {row.get('false_ends', 0) / turns:10.1%}"
+        )
     print(json.dumps({"evaluation": "listen", "results": results}))
 
 
@@ -166,13 +207,15 @@ def load_table(path: str) -> Tensor:
 
 def arguments() -> argparse.Namespace:
     parser = common.parser(__doc__, steps=4000, batch=16, lr=1e-3)
-    parser.add_argument("--data", required=True, help="folder of shards")
+    parser.add_argument("--data", required=True, nargs="+", help="folders of shards")
     parser.add_argument("--shards", type=int, default=0, help="use the first so many only (0: all)")
     parser.add_argument("--tokenizer", required=True, help="folder of the tokenizer")
     parser.add_argument("--table", required=True, help="text stage checkpoint that holds the embedding table")
     parser.add_argument("--clip-frames", type=int, default=120, help="frames per clip")
     parser.add_argument("--config", default="", help="folder of a config.json (default: nano)")
-    parser.add_argument("--evaluate", default="", help="listen checkpoint: evaluate it on --data instead of training")
+    parser.add_argument(
+        "--evaluate", default="", help="listen checkpoint: evaluate it on --data instead of training"
+    )
     parser.add_argument("--limit", type=int, default=0, help="evaluate so many dialogues only (0: all)")
     return parser.parse_args()
 
@@ -183,16 +226,21 @@ def main() -> None:
     config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     stage = ListenStage(config, load_table(args.table))
-    shards = Shards(args.data, args.shards)
+    shards = Shards(*args.data, limit=args.shards)
     if args.evaluate:
-        stage.load_state_dict(load_file(args.evaluate))
+        common.load_part(stage.listen, args.evaluate, "listen.")
         stage.eval()
         report(evaluate(stage.listen, stage.table, tokenizer, shards, config.frame_size, args.limit))
         return
     n_weights = sum(p.numel() for p in stage.parameters())
     print(f"{len(shards.entries)} dialogues, {shards.hours():.1f} h, {n_weights:,} weights")
     batches = ListenBatches(
-        shards, tokenizer, args.clip_frames, config.listen_config.delay, config.frame_size, config.sampling_rate
+        shards,
+        tokenizer,
+        args.clip_frames,
+        config.listen_config.delay,
+        config.frame_size,
+        config.sampling_rate,
     )
     common.fit(stage, batches, args)
 
