@@ -1,0 +1,28 @@
+# make talk    hold a conversation with a bundled question: writes and plays out/answer.wav, draws out/answer.png
+# make test    the tests
+# make count   parameters of the release model, part by part
+# make clean   remove what these made
+# Each sets up .venv by itself. PY=... uses another Python that has the package installed, and sets up nothing.
+
+PY ?= .venv/bin/python
+SETUP = $(if $(filter .venv/bin/python,$(PY)),bash scripts/setup.sh $(1),true)
+
+.PHONY: talk test count clean
+
+talk:
+	@$(call SETUP,core)
+	@mkdir -p out
+	$(PY) -m michiai converse examples/question.wav out/answer.wav --plot
+	@bash scripts/play.sh out/answer.wav
+
+test:
+	@$(call SETUP,full)
+	$(PY) -m pytest -rs
+
+count:
+	@$(call SETUP,core)
+	$(PY) scripts/count.py configs/530m/config.json
+
+clean:
+	rm -rf .venv out build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Makes .venv and installs MichiAI into it; installs the speech synthesisers of the system where it may, else says how.
+#   bash scripts/setup.sh [core|full]     core: to talk; full: also to train, evaluate and test
+set -euo pipefail
+cd "$(dirname "$0")/.."
+WHAT=${1:-core}
+TORCH=${TORCH:-torch==2.13.0}   # to take a CPU-only build: TORCH="torch==2.13.0 --index-url <PyTorch's index of CPU wheels>"
+PYTHON=${PYTHON:-$(command -v python3.11 || command -v python3)}
+
+need=()
+"$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
+if [ "$WHAT" = full ]; then
+  for pair in espeak-ng:espeak-ng flite:flite festival:festival; do
+    command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
+  done
+  command -v gcc >/dev/null || need+=(gcc python3-dev)   # some referees of the evaluation are built from source
+fi
+if [ ${#need[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${need[@]}"
+  else
+    echo "Missing on this system: ${need[*]}. Please run:  sudo apt-get install ${need[*]}" >&2
+    exit 1
+  fi
+fi
+
+"$PYTHON" -c 'import sys; assert sys.version_info >= (3, 11)' || { echo "Python 3.11 or newer is needed; $PYTHON is older" >&2; exit 1; }
+stamp=.venv/.installed-$WHAT
+if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
+  [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
+  .venv/bin/python -m pip install -q --upgrade pip
+  # torch first and alone, so that nothing else can choose another one
+  .venv/bin/python -m pip install -q $TORCH
+  if [ "$WHAT" = full ]; then
+    .venv/bin/python -m pip install -q -e ".[train,eval,dev]"
+    touch .venv/.installed-core
+  else
+    .venv/bin/python -m pip install -q -e .
+  fi
+  touch "$stamp"
+fi
