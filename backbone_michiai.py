@@ -53,6 +53,7 @@ class Backbone(nn.Module):
         self.listen_proj = nn.Linear(config.listen_config.width, text.hidden_size)
         self.latent_proj = nn.Linear(config.latent_dim, text.hidden_size)
         self.user_mark = nn.Parameter(torch.zeros(text.hidden_size))  # tells the user's words from one's own
+        self.nothing = nn.Linear(text.hidden_size, 1)  # scores "nothing new in this frame", for which an LLM has no token
         self.window = config.window
         self.head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.rope_base = text.rope_parameters["rope_theta"]
@@ -75,9 +76,9 @@ class Backbone(nn.Module):
         """Positions of a conversation.
 
         Args:
-            heard: [B, T, D_listen], the listen head's embeddings e[t].
+            heard: [B, T, D_listen], the listen head's embeddings e[t]; zeros where there is no sound.
             user_text: [B, T], tokens heard in the frame, 0 where nothing is new.
-            latents: [B, T, L], own sound of the frame before, z[t-1].
+            latents: [B, T, L], own sound of the frame before, z[t-1]; zeros where there is none.
             own_text: [B, T], own token of the frame before, 0 where nothing was new.
         """
         user = (user_text > 0).unsqueeze(-1)
@@ -86,8 +87,12 @@ class Backbone(nn.Module):
         return x + user * (self.embed_text(user_text) + self.user_mark) + own * self.embed_text(own_text)
 
     def text_logits(self, hidden: Tensor) -> Tensor:
-        """[B, T, D] -> [B, T, V]."""
+        """What the LLM would write next: [..., D] -> [..., V]."""
         return self.language_model.lm_head(hidden)
+
+    def frame_logits(self, hidden: Tensor) -> Tensor:
+        """What is said in a frame: [..., D] -> [..., V]; id 0 is "nothing new"."""
+        return torch.cat([self.nothing(hidden), self.text_logits(hidden)[..., 1:]], dim=-1)
 
     def forward(self, x: Tensor, state: StreamState | None = None, prompt: bool = False) -> Tensor:
         """Positions `x` [B, T, D] -> hidden states [B, T, D].

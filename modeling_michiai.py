@@ -91,7 +91,7 @@ class MichiAIModel(PreTrainedModel):
             logits of own text [B, T, V] and hidden states [B, T, D], the speak head's condition.
         """
         hidden = self.backbone(self.backbone.embed_frames(heard, user_text, latents, own_text))
-        return self.backbone.text_logits(hidden), hidden
+        return self.backbone.frame_logits(hidden), hidden
 
     @torch.inference_mode()
     def prompt(self, state: StreamState, tokens: Tensor, voice: Tensor) -> None:
@@ -130,7 +130,7 @@ class MichiAIModel(PreTrainedModel):
         user_text = greedy_text(heard, self.backbone.table)
         x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"])
         hidden = self.backbone(x, state)
-        logits = self.backbone.text_logits(hidden)[:, -1].float()
+        logits = self.backbone.frame_logits(hidden)[:, -1].float()
         if allowed is not None:
             logits = logits.masked_fill(~allowed, float("-inf"))
         own_text = logits.argmax(-1) if choose is None else choose(logits)

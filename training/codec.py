@@ -15,7 +15,7 @@ import torch
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.training.clips import Clips, random_gain
-from michiai.training.common import fit, parser, save_tensors
+from michiai.training.common import fit, load_part, parser, save_tensors
 from michiai.vocoder.losses import SpectralLoss
 from michiai.vocoder_michiai import Vocoder
 from torch import Tensor, nn
@@ -24,12 +24,13 @@ from torch import Tensor, nn
 class Autoencoder(nn.Module):
     """The stage: clips in, losses out. B batch, N samples, T frames."""
 
-    def __init__(self, config: MichiAIConfig, kl_weight: float, wave_frames: int) -> None:
+    def __init__(self, config: MichiAIConfig, kl_weight: float, wave_frames: int, wave_from: int) -> None:
         super().__init__()
         self.codec, self.vocoder = AudioEncoder(config), Vocoder(config)
         self.mel_head = nn.Linear(config.vocoder_config.width, config.codec_config.mel_bins)
         self.spectral = SpectralLoss(config.sampling_rate)
-        self.kl_weight, self.wave_frames, self.frame_size = kl_weight, wave_frames, config.frame_size
+        self.kl_weight, self.frame_size = kl_weight, config.frame_size
+        self.wave_frames, self.wave_from = wave_frames, wave_from
 
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         audio = random_gain(batch["audio"])
@@ -39,6 +40,8 @@ class Autoencoder(nn.Module):
         kl = 0.5 * (mean.square() + logvar.exp() - logvar - 1).sum(-1).mean()
         features = self.vocoder.features((latents - self.codec.latent_mean) / self.codec.latent_std)
         aux = (self.mel_head(features).float() - self.codec.mel(audio).transpose(1, 2)).abs().mean()
+        if step < self.wave_from:
+            return {"loss": 2 * aux + self.kl_weight * kl, "aux_mel": aux, "kl": kl}
 
         n_frames = audio.shape[1] // self.frame_size
         first = torch.randint(n_frames - self.wave_frames + 1, ()).item()
@@ -75,13 +78,18 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument(
         "--wave-frames", type=int, default=10, help="frames of each clip of which the waveform is made"
     )
-    p.add_argument("--kl-weight", type=float, default=1e-3)
+    p.add_argument("--wave-from", type=int, default=0, help="step from which the waveform is made; mels until then")
+    p.add_argument("--kl-weight", type=float, default=1.5e-4)
+    p.add_argument("--share", type=float, default=0.2, help="part of the clips that comes from --speech")
+    p.add_argument("--init", type=Path, help="model.safetensors of an earlier run to start from")
     args: argparse.Namespace = p.parse_args(argv)
     config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
     torch.manual_seed(args.seed)
-    stage = Autoencoder(config, args.kl_weight, args.wave_frames)
+    stage = Autoencoder(config, args.kl_weight, args.wave_frames, args.wave_from)
+    if args.init:
+        load_part(stage, args.init)
     n_frames = round(args.seconds * config.frame_rate)
-    clips = Clips(args.data, n_frames * config.frame_size, config.sampling_rate, args.speech)
+    clips = Clips(args.data, n_frames * config.frame_size, config.sampling_rate, args.speech, args.share)
     fit(stage, clips, args)
     measure_latents(stage.cpu(), clips)
     save_tensors(args.out / "model.safetensors", stage.state_dict(), step=args.steps)

@@ -55,15 +55,17 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], **metadata: object) -> 
     partial.replace(path)
 
 
-def load_part(module: nn.Module, path: str | Path, prefix: str = "") -> None:
-    """Load the tensors of `path` that lie under `prefix` into `module`; all of its own must be there and fit."""
+def load_part(module: nn.Module, path: str | Path, prefix: str = "", *, new: tuple[str, ...] = ()) -> None:
+    """Load the tensors of `path` that lie under `prefix` into `module`.
+
+    All of the module's own must be there and fit, but for those under `new`, which keep their initialisation, and the
+    output table that is tied to the embedding table.
+    """
     tensors = {k.removeprefix(prefix): v for k, v in load_file(str(path)).items() if k.startswith(prefix)}
-    module.load_state_dict({k: tensors[k] if k in tensors else v for k, v in module.state_dict().items()
-                            if k in tensors or _missing(k, prefix, path)})
-
-
-def _missing(key: str, prefix: str, path: str | Path) -> bool:
-    raise ValueError(f"{path} lacks the tensor {prefix + key!r}; was it written by another stage or version?")
+    missing = [k for k in module.load_state_dict(tensors, strict=False).missing_keys
+               if not k.startswith(new) and not k.endswith("lm_head.weight")]
+    if missing:
+        raise ValueError(f"{path} lacks {[prefix + k for k in missing[:4]]}; was it written by another stage or version?")
 
 
 class _Checkpoint:

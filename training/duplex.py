@@ -40,11 +40,10 @@ class DuplexStage(nn.Module):
     def positions(self, batch: dict[str, Tensor]) -> Tensor:
         """Rows of all kinds of positions -> backbone input [n, P, D]."""
         b, kind = self.backbone, batch["kind"][..., None]
-        user, own = batch["user"][..., None] > 0, batch["own"][..., None] > 0
-        x = (kind == TEXT) * b.embed_text(batch["text"])
-        x = x + batch["has_heard"][..., None] * b.listen_proj(batch["heard"])
-        x = x + batch["has_latent"][..., None] * b.latent_proj(self.noisy(batch["latent"], batch["kind"] == FRAME))
-        return x + user * (b.embed_text(batch["user"]) + b.user_mark) + own * b.embed_text(batch["own"])
+        latents = self.noisy(batch["latent"], batch["kind"] == FRAME)
+        frames = b.embed_frames(batch["heard"], batch["user"], latents, batch["own"])
+        x = torch.where(kind == TEXT, b.embed_text(batch["text"]), b.embed_latents(latents))
+        return torch.where(kind == FRAME, frames, x)
 
     def noisy(self, latents: Tensor, history: Tensor) -> Tensor:
         """Noise on the own past, so that errors do not pile up (CALM, arXiv 2509.06926): sqrt(k) eps + sqrt(1 - k) z."""
@@ -54,7 +53,7 @@ class DuplexStage(nn.Module):
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         hidden = self.backbone(self.positions(batch))
         framed = batch["target"] >= 0
-        logits = self.backbone.text_logits(hidden[framed]).float()
+        logits = self.backbone.frame_logits(hidden[framed]).float()
         target = batch["target"][framed]
         ce = F.cross_entropy(logits, target, reduction="none")
         weight = torch.where(target > 0, 1.0, PAD_WEIGHT)
@@ -98,7 +97,7 @@ def main() -> None:
     config = MichiAIConfig(text_config=nano_text_config(len(tokenizer)))
     stage = DuplexStage(config)
     if args.text:
-        load_part(stage.backbone, args.text, "backbone.")
+        load_part(stage.backbone, args.text, "backbone.", new=("nothing", "user_mark", "listen_proj", "latent_proj"))
     if args.init:
         load_part(stage, args.init)
     stage.backbone.language_model.get_input_embeddings().requires_grad_(False)

@@ -133,18 +133,17 @@ class Rows:
         P, at = len(kind), torch.tensor(frame_at)
         row = {"kind": torch.tensor(kind), "text": torch.tensor(text), "user": torch.zeros(P, dtype=torch.long)}
         row["own"], row["target"] = torch.zeros(P, dtype=torch.long), torch.full((P,), IGNORE)
-        row["heard"], row["has_heard"] = torch.zeros(P, self.config.listen_config.width), torch.zeros(P, dtype=torch.bool)
-        row["latent"], row["has_latent"] = torch.zeros(P, L), torch.zeros(P, dtype=torch.bool)
+        row["heard"], row["latent"] = torch.zeros(P, self.config.listen_config.width), torch.zeros(P, L)
         row["goal"], row["flow"] = torch.zeros(P, L), torch.zeros(P)
         row["user"][at], row["target"][at] = user, own
         row["own"][at[1:]] = own[:-1]
         if heard is not None:
-            row["heard"][at], row["has_heard"][at] = heard, True
+            row["heard"][at] = heard
         if latents is not None:
             row["goal"][at], row["flow"][at] = latents, self.flow_weight(own)
-            row["latent"][at[1:]], row["has_latent"][at] = latents[:-1], True
+            row["latent"][at[1:]] = latents[:-1]
         first = len(prompt)
-        row["latent"][first : first + len(voice)], row["has_latent"][first : first + len(voice)] = voice, True
+        row["latent"][first : first + len(voice)] = voice
         return row
 
     def flow_weight(self, own: Tensor) -> Tensor:

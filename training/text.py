@@ -78,7 +78,7 @@ def main() -> None:
     config = MichiAIConfig(text_config=nano_text_config(len(batches.tokenizer)))
     stage = TextStage(config)
     if args.init:
-        load_part(stage, args.init)
+        load_part(stage, args.init, new=("backbone.nothing",))
         stage.backbone.language_model.get_input_embeddings().requires_grad_(False)
     fit(stage, batches, args)
 
