@@ -78,7 +78,9 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument(
         "--wave-frames", type=int, default=10, help="frames of each clip of which the waveform is made"
     )
-    p.add_argument("--wave-from", type=int, default=0, help="step from which the waveform is made; mels until then")
+    p.add_argument(
+        "--wave-from", type=int, default=0, help="step from which the waveform is made; mels until then"
+    )
     p.add_argument("--kl-weight", type=float, default=1.5e-4)
     p.add_argument("--share", type=float, default=0.2, help="part of the clips that comes from --speech")
     p.add_argument("--init", type=Path, help="model.safetensors of an earlier run to start from")
