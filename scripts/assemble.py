@@ -28,7 +28,7 @@ CODE = "*_michiai.py"
 TAKEN = {"codec": ("codec.",), "listen": ("listen.",), "duplex": ("backbone.", "speak_head."), "vocoder": ("vocoder.",)}
 TIED = "backbone.language_model.lm_head.weight"
 # tensors that only training has, by the stage file in which they lie
-TRAINING_ONLY = {"codec": ("vocoder.", "mel_head."), "listen": (), "duplex": (), "vocoder": ("codec.", "mel_head.", "discriminator")}
+TRAINING_ONLY = {"codec": ("vocoder.", "mel_head."), "listen": ("letters.",), "duplex": (), "vocoder": ("codec.", "mel_head.", "discriminator")}
 AUTO_MAP = {"AutoConfig": "configuration_michiai.MichiAIConfig", "AutoModel": "modeling_michiai.MichiAIModel"}
 MAX_BYTES = 32 * 2**20
 
