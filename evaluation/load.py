@@ -20,13 +20,15 @@ def load_model(path: str | Path = ROOT, device: str = "cpu", dtype: torch.dtype 
             raise ValueError(
                 f"--model is {str(path)!r}, which holds no {name}; expected a checkpoint's folder"
             )
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # a table of misfits, and then the error that says the same
     try:
         return MichiAIModel.from_pretrained(str(folder), dtype=dtype).to(device).eval()
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"the weights in {folder} do not fit their config.json ({error})") from error
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 
