@@ -4,6 +4,9 @@
 # make clean   remove what these made
 # Each sets up .venv by itself. PY=... uses another Python that has the package installed, and sets up nothing.
 
+# models this small are fastest on one thread, above all beside other work
+export OMP_NUM_THREADS ?= 1
+
 PY ?= .venv/bin/python
 SETUP = $(if $(filter .venv/bin/python,$(PY)),bash scripts/setup.sh $(1),true)
 

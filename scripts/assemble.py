@@ -79,6 +79,7 @@ def write_weights(model: MichiAIModel, path: Path, dtype: torch.dtype = torch.fl
     if broken:
         raise ValueError(f"{broken[:5]} are not finite as {dtype}; expected trained weights below 65504")
     save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)
 
 
 def write_folder(model: MichiAIModel, tokenizer: PreTrainedTokenizerBase, out: Path, dtype: torch.dtype = torch.float16) -> None:
