@@ -1,6 +1,6 @@
 """Count the parameters of a configuration, part by part, without making them.
 
-    python scripts/count.py configs/530m/config.json
+python scripts/count.py configs/530m/config.json
 """
 
 import argparse
@@ -43,7 +43,8 @@ def shapes(config: MichiAIConfig) -> dict[str, str]:
         "Backbone: text LLM": f"{text.model_type}, {text.num_hidden_layers} x {text.hidden_size}, {text.vocab_size:,} pieces",
         "Backbone: projections": "what lets it hear and speak",
         "Speak head": f"AdaLN MLP, {speak.depth} x {speak.width}, rectified flow",
-        "Vocoder": f"HiFi-GAN generator, trunk {vocoder.width}, upsampling {rates}" + (", inverse STFT" if vocoder.istft_hop else ""),
+        "Vocoder": f"HiFi-GAN generator, trunk {vocoder.width}, upsampling {rates}"
+        + (", inverse STFT" if vocoder.istft_hop else ""),
         "Codec encoder": f"convolutions {codec.width} wide, {codec.latent_dim} latents at {config.frame_rate:g} Hz",
         "Total": f"{config.sampling_rate // 1000} kHz",
     }
@@ -51,7 +52,9 @@ def shapes(config: MichiAIConfig) -> dict[str, str]:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("config", type=Path, nargs="?", default=Path(__file__).resolve().parents[1] / "config.json")
+    p.add_argument(
+        "config", type=Path, nargs="?", default=Path(__file__).resolve().parents[1] / "config.json"
+    )
     args = p.parse_args()
     config = MichiAIConfig.from_dict(json.loads(args.config.read_text()))
     counts, described = count(config), shapes(config)

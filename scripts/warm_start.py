@@ -11,11 +11,12 @@ import json
 from pathlib import Path
 
 import torch
-from assemble import write_folder
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from michiai.configuration_michiai import SPECIAL_TOKENS, MichiAIConfig
 from michiai.modeling_michiai import MichiAIModel
+
+from assemble import write_folder
 
 NOTHING = 0  # in frames, this id means "nothing new"
 
@@ -27,7 +28,9 @@ def add_special_tokens(llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     """
     piece = tokenizer.decode([NOTHING])
     if NOTHING not in tokenizer.all_special_ids and any(char.isalnum() for char in piece):
-        raise ValueError(f"token 0 of the tokenizer is {piece!r}; expected a special token or a mark: frames use id 0 for 'nothing new'")
+        raise ValueError(
+            f"token 0 of the tokenizer is {piece!r}; expected a special token or a mark: frames use id 0 for 'nothing new'"
+        )
     vocabulary = tokenizer.get_vocab()
     wanted = [name for name in SPECIAL_TOKENS if name != "<pad>" and name not in vocabulary]
     tokenizer.add_tokens(wanted, special_tokens=True)
@@ -37,22 +40,35 @@ def add_special_tokens(llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
     return {name: NOTHING if name == "<pad>" else vocabulary[name] for name in SPECIAL_TOKENS}
 
 
-def warm_start(backbone: Path, preset: Path | None = None, seed: int = 0) -> tuple[MichiAIModel, PreTrainedTokenizerBase]:
+def warm_start(
+    backbone: Path, preset: Path | None = None, seed: int = 0
+) -> tuple[MichiAIModel, PreTrainedTokenizerBase]:
     """A MichiAIModel around the LLM in the folder `backbone`, with its tokenizer; `preset` is a config.json for all other parts."""
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     llm = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32)
     text = llm.config
-    if not hasattr(llm, "model") or (getattr(text, "rope_parameters", None) or {}).get("rope_type") != "default":
-        raise ValueError(f"{backbone} is a {type(llm).__name__} with rope_parameters {getattr(text, 'rope_parameters', None)}; "
-                         "expected an LLM of the Llama kind with plain rotary positions (rope_type 'default')")
+    if (
+        not hasattr(llm, "model")
+        or (getattr(text, "rope_parameters", None) or {}).get("rope_type") != "default"
+    ):
+        raise ValueError(
+            f"{backbone} is a {type(llm).__name__} with rope_parameters {getattr(text, 'rope_parameters', None)}; "
+            "expected an LLM of the Llama kind with plain rotary positions (rope_type 'default')"
+        )
     special = add_special_tokens(llm, tokenizer)
     values = json.loads(preset.read_text()) if preset else {"spoken_text": False}
-    values |= {"text_config": text, "special_tokens": special, "tie_word_embeddings": text.tie_word_embeddings}
+    values |= {
+        "text_config": text,
+        "special_tokens": special,
+        "tie_word_embeddings": text.tie_word_embeddings,
+    }
     torch.manual_seed(seed)
     config = MichiAIConfig.from_dict(values)
     if config.window + config.max_prompt > text.max_position_embeddings:
-        raise ValueError(f"window {config.window} + max_prompt {config.max_prompt} is more than the {text.max_position_embeddings} "
-                         "positions that the LLM knows; choose a smaller window in the preset")
+        raise ValueError(
+            f"window {config.window} + max_prompt {config.max_prompt} is more than the {text.max_position_embeddings} "
+            "positions that the LLM knows; choose a smaller window in the preset"
+        )
     model = MichiAIModel(config).eval()
     model.backbone.language_model.load_state_dict(llm.state_dict())
     model.tokenizer = tokenizer
@@ -62,9 +78,18 @@ def warm_start(backbone: Path, preset: Path | None = None, seed: int = 0) -> tup
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--backbone", type=Path, required=True, help="folder of the text LLM and its tokenizer")
-    p.add_argument("--preset", type=Path, help="config.json of all other parts, for instance configs/530m/config.json; without: nano's")
+    p.add_argument(
+        "--preset",
+        type=Path,
+        help="config.json of all other parts, for instance configs/530m/config.json; without: nano's",
+    )
     p.add_argument("--out", type=Path, required=True, help="folder of the new model")
-    p.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the weights on disk")
+    p.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the weights on disk",
+    )
     p.add_argument("--seed", type=int, default=0, help="of the random parts")
     args = p.parse_args()
     model, tokenizer = warm_start(args.backbone, args.preset, args.seed)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from helpers import tiny_model
 
 torch.set_num_threads(1)

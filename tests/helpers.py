@@ -35,6 +35,8 @@ def tiny_model(vocab_size: int = 400, seed: int = 0, **changes: object) -> Michi
     with torch.no_grad():
         for p in model.backbone.language_model.parameters():
             p.mul_(4.0 if p.ndim > 1 else 1.0)
+        for projection in (model.backbone.listen_proj, model.backbone.latent_proj):
+            projection.weight.normal_(0, 0.3)
         model.default_voice.normal_()
         model.listen.gates.bias.fill_(0.3)
     return model
@@ -45,4 +47,6 @@ def speech(seconds: float = 2.0, rate: int = 16_000, seed: int = 0) -> np.ndarra
     rng = np.random.default_rng(seed)
     t = np.arange(round(seconds * rate)) / rate
     buzz = sum(np.sin(2 * np.pi * 130 * k * t + k) / k for k in range(1, 12))
-    return (0.15 * buzz * (1 + np.sin(2 * np.pi * 3 * t)) / 2 + 0.01 * rng.standard_normal(len(t))).astype(np.float32)
+    return (0.15 * buzz * (1 + np.sin(2 * np.pi * 3 * t)) / 2 + 0.01 * rng.standard_normal(len(t))).astype(
+        np.float32
+    )

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_config
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from michiai.backbone_michiai import Backbone
 from michiai.streaming_michiai import StreamState
+
+from helpers import tiny_config
 
 WINDOW = 30
 
@@ -22,7 +23,9 @@ def backbone() -> Backbone:
     return made
 
 
-def in_chunks(backbone: Backbone, x: torch.Tensor, sizes: list[int], state: StreamState, prompt: int = 0) -> torch.Tensor:
+def in_chunks(
+    backbone: Backbone, x: torch.Tensor, sizes: list[int], state: StreamState, prompt: int = 0
+) -> torch.Tensor:
     """Hidden states of `x` fed in chunks, the first `prompt` positions as a prompt."""
     pieces = [backbone(x[:, :prompt], state, prompt=True)] if prompt else []
     pieces += [backbone(piece, state) for piece in x[:, prompt:].split(sizes, dim=1)]
@@ -41,7 +44,9 @@ def test_streaming_is_offline_within_the_window(backbone: Backbone, prompt: int,
 def test_past_the_window_memory_is_constant_and_old_frames_are_forgotten(backbone: Backbone) -> None:
     x = torch.randn(1, 130, 32)
     other = x.clone()
-    other[:, 8:40] = torch.randn(1, 32, 32)  # frames only; the last of them leaves each layer's window in time
+    other[:, 8:40] = torch.randn(
+        1, 32, 32
+    )  # frames only; the last of them leaves each layer's window in time
     ends, sizes = [], set()
     for row in (x, other):
         state = StreamState()
@@ -62,13 +67,17 @@ def test_the_prompt_is_never_forgotten(backbone: Backbone) -> None:
     for changed in (0, 7):
         other = x.clone()
         other[:, changed] += 1
-        assert not torch.allclose(in_chunks(backbone, other, [1] * 3 * WINDOW, StreamState(), 8)[:, -1], end, atol=1e-3)
+        assert not torch.allclose(
+            in_chunks(backbone, other, [1] * 3 * WINDOW, StreamState(), 8)[:, -1], end, atol=1e-3
+        )
 
 
 @torch.inference_mode()
 def test_past_the_window_equals_a_sequence_without_the_forgotten(backbone: Backbone) -> None:
     """One layer: what is left is exactly the prompt followed by the newest frames."""
-    one = Backbone(tiny_config(60, text_config={**tiny_config(60).text_config.to_dict(), "num_hidden_layers": 1})).eval()
+    one = Backbone(
+        tiny_config(60, text_config={**tiny_config(60).text_config.to_dict(), "num_hidden_layers": 1})
+    ).eval()
     x = torch.randn(1, 5 + 70, 32)
     end = in_chunks(one, x, [1] * 70, StreamState(), 5)[:, -1]
     left = torch.cat([x[:, :5], x[:, -(WINDOW + 1) :]], dim=1)
@@ -105,7 +114,11 @@ def test_an_absent_stream_adds_nothing(backbone: Backbone) -> None:
     x = backbone.embed_frames(heard, zero, latents, zero)
     assert torch.equal(x, backbone.listen_proj(heard) + backbone.latent_proj(latents))
     own = torch.tensor([[0, 4, 0]])
-    assert torch.allclose(backbone.embed_frames(heard, zero, latents, own) - x, backbone.embed_text(own) * (own > 0)[..., None], atol=1e-6)
+    assert torch.allclose(
+        backbone.embed_frames(heard, zero, latents, own) - x,
+        backbone.embed_text(own) * (own > 0)[..., None],
+        atol=1e-6,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +129,29 @@ def llm(tmp_path_factory, tokenizer) -> Path:
 
     own = Tokenizer(models.BPE())
     own.pre_tokenizer, own.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                                  show_progress=False)
-    own.train_from_iterator(["the quick brown fox jumps over the lazy dog and the train leaves at nine"] * 9, trainer)
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    own.train_from_iterator(
+        ["the quick brown fox jumps over the lazy dog and the train leaves at nine"] * 9, trainer
+    )
     out = tmp_path_factory.mktemp("llm")
     PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<|endoftext|>").save_pretrained(out)
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=300, hidden_size=40, intermediate_size=64, num_hidden_layers=3, num_attention_heads=5,
-                         num_key_value_heads=1, max_position_embeddings=2048, tie_word_embeddings=True, initializer_range=0.2)
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=40,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=5,
+        num_key_value_heads=1,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
     LlamaForCausalLM(config).save_pretrained(out)
     return out
 
@@ -145,7 +173,9 @@ def test_warm_start_computes_what_the_text_llm_computes(llm: Path, tmp_path: Pat
         assert torch.allclose(logits[..., :300], wanted, atol=1e-5)
         state = StreamState()
         model.prompt(state, tokens[:, :4], torch.zeros(1, 0, model.config.latent_dim))
-        streamed = torch.cat([model.backbone(model.backbone.embed_text(t), state) for t in tokens[:, 4:].split(1, 1)], 1)
+        streamed = torch.cat(
+            [model.backbone(model.backbone.embed_text(t), state) for t in tokens[:, 4:].split(1, 1)], 1
+        )
         assert torch.allclose(model.backbone.text_logits(streamed)[..., :300], wanted[:, 4:], atol=1e-5)
     said = source.generate(tokens, max_new_tokens=6, do_sample=False)
     assert torch.equal(model.generate(tokens, max_new_tokens=6, do_sample=False), said)
@@ -166,6 +196,7 @@ def test_warm_start_adds_the_tokens_of_frames(llm: Path) -> None:
 
 def test_warm_start_refuses_what_is_not_of_the_llama_kind(tmp_path: Path, tokenizer) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
+
     from warm_start import warm_start
 
     GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=1)).save_pretrained(tmp_path)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from count import count, shapes
-from helpers import ROOT, TINY, tiny_config
 
 from michiai.configuration_michiai import MichiAIConfig, exact_div, nano_text_config
 from michiai.modeling_michiai import MichiAIModel
+
+from count import count, shapes
+from helpers import ROOT, TINY, tiny_config
 
 PRESET = ROOT / "configs" / "530m" / "config.json"
 
@@ -23,7 +24,10 @@ def test_the_release_model_has_530_million_parameters() -> None:
     config = MichiAIConfig.from_dict(json.loads(PRESET.read_text()))
     for name, value in SMOLLM_360M.items():
         assert getattr(config.text_config, name) == value, name
-    assert config.text_config.rope_parameters["rope_theta"] == 10_000 and config.text_config.model_type == "llama"
+    assert (
+        config.text_config.rope_parameters["rope_theta"] == 10_000
+        and config.text_config.model_type == "llama"
+    )
     assert (config.sampling_rate, config.frame_size) == (24_000, 1920)
     assert (config.listen_config.layers, config.listen_config.width) == (12, 768)
     counts = count(config)
@@ -35,7 +39,9 @@ def test_the_release_model_has_530_million_parameters() -> None:
 
 
 def test_nano_is_small() -> None:
-    assert count(MichiAIConfig(text_config=nano_text_config()))["Total"] * 2 < 32 * 2**20 - 250_000  # in float16, with buffers and header
+    assert (
+        count(MichiAIConfig(text_config=nano_text_config()))["Total"] * 2 < 32 * 2**20 - 250_000
+    )  # in float16, with buffers and header
 
 
 def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
@@ -56,7 +62,10 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
         ({"codec_config": {"depth": 2.5}}, "codec_config.depth is 2.5; expected int"),
         ({"vocoder_config": {"resblock_pairs": 1}}, "resblock_pairs is 1; expected bool"),
         ({"vocoder_config": {"upsample_rates": 10}}, "upsample_rates is 10; expected list"),
-        ({"checkpoint_version": 2}, "checkpoint_version is 2, this code reads version 1; load the checkpoint with the code"),
+        (
+            {"checkpoint_version": 2},
+            "checkpoint_version is 2, this code reads version 1; load the checkpoint with the code",
+        ),
         ({"sampling_rate": 16_001}, "not divisible"),
         ({"sampling_rate": "16000"}, "sampling_rate is '16000'; expected a whole number"),
         ({"sampling_rate": 0}, "sampling_rate is 0; expected"),

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from helpers import ROOT
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from helpers import tiny_config
 from torch import Tensor, nn
 
 from michiai.speak_michiai import SpeakHead, flow_map, flow_matching_loss, sample, self_distillation_loss
+
+from helpers import tiny_config
 
 
 def to_point(data: Tensor):
@@ -95,7 +96,9 @@ def test_sampling_is_seeded_and_steps_are_checked() -> None:
     noise = [torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(1)) for _ in range(2)]
     assert torch.equal(head(hidden, noise[0], 2), head(hidden, noise[1], 2))
     assert not torch.equal(head(hidden, noise[0], 1), head(hidden, noise[0], 3))
-    assert torch.equal(flow_map(head.velocity(hidden), noise[0], torch.ones(2, 3, 1), torch.ones(2, 3, 1)), noise[0])
+    assert torch.equal(
+        flow_map(head.velocity(hidden), noise[0], torch.ones(2, 3, 1), torch.ones(2, 3, 1)), noise[0]
+    )
     with pytest.raises(ValueError, match="steps is 0; expected 1 or more"):
         head(hidden, noise[0], 0)
 
@@ -105,7 +108,14 @@ class Toy(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        layers = [nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()]
+        layers = [
+            nn.Linear(3, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.SiLU(),
+        ]
         self.net = nn.Sequential(*layers, nn.Linear(width, 1))
 
     def forward(self, x: Tensor, start: Tensor, end: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from helpers import ROOT
 
 LOADER = """
@@ -47,9 +48,20 @@ torch.save({"sound": sound, "ids": ids, "parameters": sum(p.numel() for p in mod
 def load_elsewhere(name: str, out: Path, **environment: str) -> dict:
     """Run LOADER on `name` in a fresh interpreter that does not know the package `michiai`."""
     env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(out / "home"), "TRANSFORMERS_VERBOSITY": "error", **environment}
+    env |= {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(out / "home"),
+        "TRANSFORMERS_VERBOSITY": "error",
+        **environment,
+    }
     out.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run([sys.executable, "-c", LOADER, name, str(out / "saved")], env=env, cwd=out, text=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LOADER, name, str(out / "saved")],
+        env=env,
+        cwd=out,
+        text=True,
+        capture_output=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return torch.load(out / "saved" / "result.pt")
 
@@ -85,8 +97,9 @@ def test_the_clone_itself_loads(tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:
-    from assemble import TAKEN, merge
     from safetensors.torch import save_file
+
+    from assemble import TAKEN, merge
 
     save_file({"codec.a": torch.zeros(1), "mel_head.b": torch.zeros(1)}, tmp_path / "codec")
     assert list(merge({"codec": tmp_path / "codec"})) == ["codec.a"]

@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from helpers import speech, tiny_model
 
 from michiai.session_michiai import GenerationOptions
 from michiai.streaming_michiai import StreamState
 from michiai.voice_michiai import Voice
+
+from helpers import speech, tiny_model
 
 FRAME = 1280
 
 
 def said(frames: list) -> tuple:
     """All that a conversation gave, to be compared bit for bit."""
-    return torch.cat([f.audio for f in frames]), [(f.index, f.text, f.user_text, f.speaking, f.turn_probability) for f in frames]
+    return torch.cat([f.audio for f in frames]), [
+        (f.index, f.text, f.user_text, f.speaking, f.turn_probability) for f in frames
+    ]
 
 
 def same(a: list, b: list) -> bool:
@@ -38,7 +41,16 @@ def whole(model) -> list:
     return model.session(seed=1).push(speech(3.0))
 
 
-@pytest.mark.parametrize("sizes", [[1] * 1400 + [46_600], [FRAME] * 37 + [640], [1279, 1, 1281, 45_439], [0, 47_999, 1], [441] * 108 + [372]])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [1] * 1400 + [46_600],
+        [FRAME] * 37 + [640],
+        [1279, 1, 1281, 45_439],
+        [0, 47_999, 1],
+        [441] * 108 + [372],
+    ],
+)
 def test_chunks_of_any_size_give_the_same_bits(model, whole, sizes: list[int]) -> None:
     frames = pushed(model.session(seed=1), speech(3.0), sizes)
     assert len(frames) == 37 and same(frames, whole)
@@ -116,7 +128,12 @@ def test_a_long_session_has_flat_memory(model) -> None:
 def test_a_closed_session_says_so(model) -> None:
     with model.session() as session:
         session.push(speech(0.2))
-    for use in (lambda: session.push(speech(0.2)), lambda: session.inject("hello"), session.fork, session.reset):
+    for use in (
+        lambda: session.push(speech(0.2)),
+        lambda: session.inject("hello"),
+        session.fork,
+        session.reset,
+    ):
         with pytest.raises(ValueError, match="the session is closed; expected an open one"):
             use()
 
@@ -135,7 +152,10 @@ def test_the_whole_model_streams_as_it_computes_offline(model) -> None:
     for piece, eps in zip(audio.split(FRAME, dim=1), noise, strict=True):
         steps.append(model.step(piece, state, eps))
     own, user = (torch.stack([getattr(s, name) for s in steps], 1) for name in ("own_text", "user_text"))
-    latents, logits = torch.stack([s.latent for s in steps], 1), torch.stack([s.text_logits for s in steps], 1)
+    latents, logits = (
+        torch.stack([s.latent for s in steps], 1),
+        torch.stack([s.text_logits for s in steps], 1),
+    )
 
     def before(x: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)
@@ -145,7 +165,7 @@ def test_the_whole_model_streams_as_it_computes_offline(model) -> None:
     x = [model.backbone.embed_text(prompt), model.backbone.embed_latents(voice)]
     frames = model.backbone.embed_frames(heard.embeds, user, before(latents), before(own))
     hidden = model.backbone(torch.cat([*x, frames], dim=1))[:, 11:]
-    assert close(model.backbone.text_logits(hidden), logits)
+    assert close(model.backbone.frame_logits(hidden), logits)
     assert close(model.speak_head(hidden, noise[:, 0][None]), latents)
     assert close(model.vocoder(latents), torch.cat([s.audio for s in steps], 1))
     again, _ = model(heard.embeds, user, before(latents), before(own))
@@ -163,7 +183,9 @@ def test_parts_stream_as_they_compute_offline(model, sizes: list[int]) -> None:
     state = StreamState()
     codec = [model.codec(a, state) for a in audio.split([s * FRAME for s in sizes], 1)]
     sound = [model.vocoder(z, state) for z in latents.split(sizes, 1)]
-    assert close(torch.cat(codec, 1), model.codec(audio)) and close(torch.cat(sound, 1), model.vocoder(latents))
+    assert close(torch.cat(codec, 1), model.codec(audio)) and close(
+        torch.cat(sound, 1), model.vocoder(latents)
+    )
 
 
 @torch.inference_mode()
@@ -207,7 +229,11 @@ def test_transcribe_gives_words_with_times(model) -> None:
 
 
 def test_more_flow_steps_and_temperatures_run(model) -> None:
-    for options in (GenerationOptions(flow_steps=4), GenerationOptions(text_temperature=0.8), GenerationOptions(noise_temperature=0.0)):
+    for options in (
+        GenerationOptions(flow_steps=4),
+        GenerationOptions(text_temperature=0.8),
+        GenerationOptions(noise_temperature=0.0),
+    ):
         a, b = (model.session(options=options, seed=1).push(speech(0.9)) for _ in range(2))
         assert same(a, b)
 
@@ -226,7 +252,11 @@ def test_voice_from_audio_saved_and_loaded(model, tmp_path) -> None:
 
 
 BAD_CHUNKS = [
-    (np.array([0.1, np.nan, 0.2], np.float32), 16_000, "1 NaN or infinite samples of 3; expected finite numbers"),
+    (
+        np.array([0.1, np.nan, 0.2], np.float32),
+        16_000,
+        "1 NaN or infinite samples of 3; expected finite numbers",
+    ),
     (np.array([np.inf]), 16_000, "NaN or infinite"),
     (np.zeros(10), 0, "is 0; expected 1000 to 768000"),
     (np.zeros(10), 16.5, "expected a whole number"),
@@ -249,8 +279,11 @@ def test_a_bad_chunk_is_named_and_the_session_goes_on_unharmed(model, chunk, rat
 def test_bad_text_is_named_and_the_session_goes_on_unharmed(model) -> None:
     good = model.session().push(speech(1.0))
     session = model.session()
-    for text, message in (("", "expected at least one letter"), ("?!", "expected at least one letter"),
-                          ("seven " * 99, "expected at most 15, half of the window")):
+    for text, message in (
+        ("", "expected at least one letter"),
+        ("?!", "expected at least one letter"),
+        ("seven " * 99, "expected at most 15, half of the window"),
+    ):
         with pytest.raises(ValueError, match=message):
             session.inject(text)
     with pytest.raises(ValueError, match="at least one"):

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT
 from safetensors.torch import load_file
-from tiny_stage import TinyStage, arguments, batches
 
 from michiai.training.common import fit, learning_rate, load_part, save_tensors
+
+from helpers import ROOT
+from tiny_stage import TinyStage, arguments, batches
 
 
 def losses(out: Path) -> list[float]:
@@ -24,7 +25,12 @@ def test_the_loss_falls_and_everything_is_written(tmp_path: Path, capsys) -> Non
     fit(TinyStage(), batches, arguments(tmp_path))
     values = losses(tmp_path)
     assert len(values) == 60 and np.mean(values[-10:]) < 0.4 * np.mean(values[:10])
-    assert {path.name for path in tmp_path.iterdir()} == {"last.safetensors", "model.safetensors", "log.jsonl", "loss.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "last.safetensors",
+        "model.safetensors",
+        "log.jsonl",
+        "loss.png",
+    }
     assert (tmp_path / "loss.png").stat().st_size > 3000
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 60 and all(name in lines[-1] for name in ("step 59", "loss", "rate", "eta_s"))
@@ -73,7 +79,7 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
 def test_parts_that_do_not_fit_are_named(tmp_path: Path) -> None:
     save_tensors(tmp_path / "a.safetensors", {f"x.{k}": v for k, v in TinyStage().state_dict().items()})
     load_part(TinyStage(), tmp_path / "a.safetensors", "x.")
-    with pytest.raises(ValueError, match="lacks the tensor 'y.part.0.weight'"):
+    with pytest.raises(ValueError, match="lacks .*'y.part.0.weight'"):
         load_part(TinyStage(), tmp_path / "a.safetensors", "y.")
 
 
