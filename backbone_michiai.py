@@ -39,6 +39,13 @@ class _Memory:
         return self.past.shape[4]
 
 
+def quiet_linear(inputs: int, outputs: int, level: float = 0.02) -> nn.Linear:
+    """A projection without bias whose output has the deviation `level` on inputs of deviation 1."""
+    linear = nn.Linear(inputs, outputs, bias=False)
+    nn.init.normal_(linear.weight, std=level / inputs**0.5)
+    return linear
+
+
 class Backbone(nn.Module):
     """The LLM and the four projections that let it hear and speak.
 
@@ -50,8 +57,9 @@ class Backbone(nn.Module):
         super().__init__()
         text = config.text_config
         self.language_model = AutoModelForCausalLM.from_config(text)
-        self.listen_proj = nn.Linear(config.listen_config.width, text.hidden_size)
-        self.latent_proj = nn.Linear(config.latent_dim, text.hidden_size)
+        # No biases, and a quiet start: a frame without sound is nothing at all, and at first sound drowns no word.
+        self.listen_proj = quiet_linear(config.listen_config.width, text.hidden_size)
+        self.latent_proj = quiet_linear(config.latent_dim, text.hidden_size)
         self.user_mark = nn.Parameter(torch.zeros(text.hidden_size))  # tells the user's words from one's own
         self.nothing = nn.Linear(text.hidden_size, 1)  # scores "nothing new in this frame", for which an LLM has no token
         self.window = config.window

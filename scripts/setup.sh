@@ -13,6 +13,9 @@ if [ "$WHAT" = full ]; then
   for pair in espeak-ng:espeak-ng flite:flite festival:festival; do
     command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
   done
+  for voice in kallpc16k kdlpc16k us-slt-hts; do
+    dpkg -s "festvox-$voice" >/dev/null 2>&1 || need+=("festvox-$voice")
+  done
   command -v gcc >/dev/null || need+=(gcc python3-dev)   # some referees of the evaluation are built from source
 fi
 if [ ${#need[@]} -gt 0 ]; then
