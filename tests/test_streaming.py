@@ -5,6 +5,8 @@ from itertools import cycle
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from michiai.codec_michiai import AudioEncoder, ConvNeXtBlock, LogMel
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.streaming_michiai import (
@@ -16,7 +18,6 @@ from michiai.streaming_michiai import (
     name_modules,
 )
 from michiai.vocoder_michiai import InverseSTFTHead, Vocoder, WaveHead
-from torch import Tensor, nn
 
 WINDOW = 12
 STEPS = 46  # several windows

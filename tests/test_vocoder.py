@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModel
+
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from michiai.vocoder.evaluate import word_errors
 from michiai.vocoder.losses import SpectralLoss
 from michiai.vocoder.train import VocoderStage
 from michiai.vocoder_michiai import Vocoder, VocoderModel
-from transformers import AutoModel
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.training.clips import Clips, random_gain
 from michiai.training.common import fit, load_part, parser, save_tensors
 from michiai.vocoder.losses import SpectralLoss
 from michiai.vocoder_michiai import Vocoder
-from torch import Tensor, nn
 
 
 class Autoencoder(nn.Module):

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
+
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.training.common import load_part
 from michiai.vocoder_michiai import Vocoder
-from safetensors import safe_open
 
 Clip = tuple[np.ndarray, list[str]]  # samples at 16 kHz, words
 

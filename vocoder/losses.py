@@ -4,8 +4,9 @@ B batch, N samples.
 """
 
 import torch
-from michiai.codec_michiai import mel_filters
 from torch import Tensor, nn
+
+from michiai.codec_michiai import mel_filters
 
 FLOOR = 2e-5  # of a full-scale tone's magnitude: what lies below is silence
 

@@ -11,6 +11,9 @@ detached, the generator sees the discriminators' weights detached, so neither gr
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.training.clips import Clips, random_gain
@@ -18,8 +21,6 @@ from michiai.training.common import fit, load_part, parser
 from michiai.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from michiai.vocoder.losses import SpectralLoss
 from michiai.vocoder_michiai import Vocoder
-from torch import Tensor, nn
-from torch.func import functional_call
 
 
 class VocoderStage(nn.Module):
