@@ -26,7 +26,8 @@ def mel_filters(sampling_rate: int, n_fft: int, bins: int) -> Tensor:
     """Triangular filters [n_fft / 2 + 1, bins], each of sum 1, so that a band holds a mean magnitude."""
     hertz = torch.arange(n_fft // 2 + 1) * (sampling_rate / n_fft)
     mels = mel_scale(hertz)
-    centres = torch.arange(1, bins + 1) / (bins + 1) * mels[-1]  # transformers builds models on meta, but linspace on the CPU
+    # not linspace, which stays on the CPU while transformers builds models on the meta device
+    centres = torch.arange(1, bins + 1) / (bins + 1) * mels[-1]
     spacing = mels[-1] / (bins + 1)
     # a low filter is at least one FFT bin wide on each side, so none is empty
     width = torch.maximum(spacing, (mels[1:] - mels[:-1]).max().clamp(max=mels[1]))
