@@ -3,9 +3,9 @@
     log-mel (100 Hz) -> three causal halvings -> 12.5 Hz, + the text token heard last -> causal transformer
         -> embeds (for the backbone), text (a token or nothing, per frame), turn (has the user finished?)
 
-The token of a word is due `config.listen_config.delay` frames after the word's end, so that the word is wholly heard.
+The token of a word is due `config.listen_config.delay` frames after the word's end: it is wholly heard.
 
-B batch, N samples, M mel frames, T frames, C channels, D listen width, W text width (of the LLM), V vocabulary.
+B batch, N samples, M mel frames, T frames, C channels, D listen width, W width of the LLM, V vocabulary.
 """
 
 import math
@@ -116,7 +116,7 @@ class ListenHead(nn.Module):
         return self.halve[-1](x, state)
 
     def attend(self, sound: Tensor, previous_text: Tensor, state: StreamState | None = None) -> ListenOutput:
-        """Sound [B, T, D] and the embedding of the token emitted one frame before [B, T, W] -> what was heard."""
+        """Sound [B, T, D] and the embedding of the token of one frame before [B, T, W] -> what was heard."""
         x = sound + self.text_in(self.text_norm(previous_text))
         x = self.transformer(x, state)
         emit, turn = self.gates(x).unbind(-1)
@@ -125,12 +125,12 @@ class ListenHead(nn.Module):
     def forward(
         self, audio: Tensor, previous_text_embeds: Tensor, state: StreamState | None = None
     ) -> ListenOutput:
-        """Audio [B, N] of whole frames and the embeddings of the tokens emitted one frame before [B, T, W]."""
+        """Audio [B, N] of whole frames and the embeddings of the tokens of one frame before [B, T, W]."""
         return self.attend(self.encode(self.mel(audio, state), state), previous_text_embeds, state)
 
 
 def token_logits(text_hidden: Tensor, table: Tensor) -> Tensor:
-    """Scores of the tokens, given that one is due: text_hidden [..., W], table [V, W] -> [..., V], -inf at pad.
+    """Scores of the tokens, if one is due: text_hidden [..., W], table [V, W] -> [..., V], -inf at pad.
 
     The rows of the table are normalised: how often a token is written says nothing of how it sounds.
     """

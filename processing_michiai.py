@@ -1,6 +1,6 @@
 """MichiAIProcessor: what users give (any text, any audio) -> what the model takes.
 
-Text becomes spoken form (what is heard is never written "9:30"), audio becomes mono float32 at the model's rate.
+Text becomes spoken form (nobody says "9:30"), audio becomes mono float32 at the model's rate.
 `StreamingResampler` gives the same samples, bit for bit, however a signal is cut into chunks.
 """
 
@@ -113,9 +113,9 @@ def read_file(path: Any) -> tuple[np.ndarray, int]:
 class StreamingResampler:
     """Band-limited change of the sampling rate (Kaiser windowed sinc), in chunks of any size.
 
-    Output n stands at the time of input n * rate_in / rate_out; it is given as soon as the filter's half width (16
-    periods of the lower rate, 1 ms at 16 kHz) of input after it is known. Every sum is formed in the same order
-    whatever the chunks (elementwise products, then halving), so that chunks never change a bit.
+    Output n stands at the time of input n * rate_in / rate_out; it is given as soon as the input is known
+    for half the filter's width after it (16 periods of the lower rate, 1 ms at 16 kHz). Every sum has one
+    order whatever the chunks (elementwise products, then halving), so that chunks never change a bit.
     """
 
     def __init__(self, rate_in: int, rate_out: int, zeros: int = 16) -> None:
@@ -206,9 +206,10 @@ class MichiAIProcessor(ProcessorMixin):
         return_tensors: str = "pt",
         **kwargs: Any,
     ) -> BatchFeature:
-        """Text -> input_ids, attention_mask; audio (path, (array, rate), or array with `sampling_rate`) -> audio [B, N].
+        """Text -> input_ids, attention_mask; audio -> audio [B, N].
 
-        Clips of a batch are padded with zeros; `audio_lengths` [B] says how long each is.
+        Audio is a path, (array, rate) or an array with `sampling_rate`. Clips of a batch
+        are padded with zeros; `audio_lengths` [B] says how long each is.
         """
         if text is None and audio is None:
             raise ValueError(

@@ -58,7 +58,8 @@ def money_words(match: re.Match) -> str:
     whole, cents = match[2], int((match[3] or "0").ljust(2, "0")[:2])
     words = f"{digits_words(whole)} {unit}{'' if whole == '1' else 's'}"
     if cents:
-        words += f" and {number_words(cents)} {small if cents == 1 else 'pence' if small == 'penny' else small + 's'}"
+        plural = "pence" if small == "penny" else small + "s"
+        words += f" and {number_words(cents)} {small if cents == 1 else plural}"
     return words
 
 

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from michiai.configuration_michiai import ListenConfig, MichiAIConfig
 from michiai.listen_michiai import ListenHead, greedy_text, text_log_probs, transcribe_frames
 from michiai.streaming_michiai import StreamState
@@ -18,7 +20,6 @@ from michiai.training.audio_data import (
     warp_mel,
 )
 from michiai.training.listen import ListenStage, word_errors
-from safetensors.torch import save_file
 
 FRAME = 1280
 

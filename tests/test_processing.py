@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from transformers import AutoProcessor
+
 from michiai.processing_michiai import StreamingResampler, load_audio, resample, spoken
 from michiai.spoken_michiai import number_words
-from transformers import AutoProcessor
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Shards of dialogues -> batches for the listen head, and augmentation so that unseen voices are heard.
 
-A batch is a function of the shards found at the start and of the generator it is given: the same seed and step give
-the same batch. Shards rendered later join when a run is resumed.
+A batch is a function of the shards found at the start and of the generator it is given: the same seed and
+step give the same batch. Shards rendered later join when a run is resumed.
 
 B batch, N samples, K mel bins, M mel frames, T frames.
 """
@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from michiai.codec_michiai import mel_scale
-from michiai.data.streams import place_words
 from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
+
+from michiai.codec_michiai import mel_scale
+from michiai.data.streams import place_words
 
 Words = list[tuple[str, float, float]]  # word, start and end in seconds
 SLOWEST, FASTEST = 0.85, 1.2  # of speech, after the change of rate
@@ -67,7 +68,7 @@ class Shards:
                 self.entries.append(Entry(number, start, stop, json.loads(line)))
 
     def samples(self, entry: Entry, channel: int, start: int = 0, length: int | None = None) -> np.ndarray:
-        """int16 [length] of one channel, or both in one, from sample `start` of the dialogue on, zeros after its end."""
+        """int16 [length] of one channel or both in one, from sample `start` of a dialogue on, then zeros."""
         length = entry.stop - entry.start - start if length is None else length
         first = entry.start + start
         last = min(first + length, entry.stop)
@@ -88,7 +89,7 @@ def turn_target(spans: list[tuple[float, float]], n_frames: int, frame_s: float,
     """[2, T]: has the user finished (0 to 1), and how much the frame counts.
 
     Args:
-        spans: start and end of the user's complete turns, in seconds, in order; pauses within a turn are not an end.
+        spans: start and end of the user's complete turns, in seconds; a pause within a turn is no end.
         known: nothing came before the clip. If not, frames before the first turn do not count.
     """
     target, weight = np.zeros((2, n_frames), dtype=np.float32)
@@ -123,11 +124,12 @@ def letter_target(words: Words, n_steps: int, step_s: float) -> np.ndarray:
 class ListenBatches:
     """Random clips of dialogues: `batches(step, rng, n)` -> dict of tensors with n rows.
 
-    Some clips are of the model's channel, some of both in one: speech is speech, and there is more of it; only the
-    turns are not judged there.
+    Some clips are of the model's channel, some of both in one: speech is speech, and there is more of
+    it; only the turns are not judged there.
 
     Args:
         shares: of clips of the user's channel, the model's and both.
+        shuffled: share of clips whose words stand in random order: held-out questions are not to be guessed.
         n_frames: length of a clip. delay: frames between the end of a word and its token.
         frame_size: samples per frame at `sampling_rate`.
     """
@@ -141,9 +143,11 @@ class ListenBatches:
         frame_size: int = 1280,
         sampling_rate: int = 16_000,
         shares: tuple[float, float, float] = (0.45, 0.1, 0.45),
+        shuffled: float = 0.25,
     ) -> None:
         self.shards, self.tokenizer = shards, tokenizer
-        self.n_frames, self.delay, self.shares = n_frames, delay, shares
+        self.n_frames, self.delay = n_frames, delay
+        self.shares, self.shuffled = shares, shuffled
         self.frame_size, self.sampling_rate = frame_size, sampling_rate
         self.n_samples = math.ceil(n_frames * FASTEST) * frame_size  # of source audio, enough for the fastest
 
@@ -159,6 +163,8 @@ class ListenBatches:
         words: Words = [] if channel == MODEL else entry.info["user_words"]
         if channel != USER:
             words = sorted(words + entry.info["model_words"], key=lambda word: word[2])
+        if words and rng.random() < self.shuffled:
+            return self.shuffle(rng, entry, channel, words, rate)
         length = int(self.n_frames * self.frame_size * rate)
         spare = entry.stop - entry.start - length
         if spare <= 0 or rng.random() < 0.15:
@@ -171,6 +177,25 @@ class ListenBatches:
             "rate": np.float32(rate),
             **self.targets(entry.info, words, channel, start / self.sampling_rate, rate),
         }
+
+    def shuffle(
+        self, rng: np.random.Generator, entry: Entry, channel: int, words: Words, rate: float
+    ) -> dict[str, np.ndarray]:
+        """A dialogue's words, in runs of one to three, in any order: each must be heard, not guessed."""
+        audio = self.shards.samples(entry, channel)
+        out = np.zeros(self.n_samples, np.int16)
+        at, placed = int(rng.integers(1, 8000)), []
+        while at < self.n_samples - self.sampling_rate // 10:
+            first = int(rng.integers(len(words)))
+            run = words[first : first + int(rng.integers(1, 4))]
+            begin = max(0, int((min(start for _, start, _ in run) - 0.015) * self.sampling_rate))
+            piece = audio[begin : int((run[-1][2] + 0.015) * self.sampling_rate)][: self.n_samples - at]
+            out[at : at + len(piece)] = piece
+            shift = (at - begin) / self.sampling_rate
+            placed += [(word, start + shift, end + shift) for word, start, end in run]
+            at += len(piece) + int(rng.exponential(0.05) * self.sampling_rate)
+        targets = self.targets({"turns": []}, placed, MODEL, 0.0, rate)
+        return {"audio": out, "rate": np.float32(rate), **targets}
 
     def n_words(self, words: Words, start: int, length: int) -> int:
         first, last = start / self.sampling_rate, (start + length) / self.sampling_rate
@@ -186,7 +211,7 @@ class ListenBatches:
     def targets(
         self, info: dict, words: Words, channel: int, start: float, rate: float
     ) -> dict[str, np.ndarray]:
-        """tokens [T], letters [2 T] and turn [2, T] of a clip from second `start` on, its speech `rate` times faster."""
+        """tokens [T], letters [2 T], turn [2, T] from second `start` on, spoken `rate` times faster."""
         frame_s = self.frame_size / self.sampling_rate
         length = self.n_frames * frame_s
         moved = [(word, (begin - start) / rate, (end - start) / rate) for word, begin, end in words]
@@ -250,7 +275,7 @@ def warp_mel(mel: Tensor, rate: Tensor, n_mel: int, stretch: Tensor, nyquist: fl
     Args:
         mel: [B, K, M] of LogMel, up to `nyquist` Hz. rate, stretch: [B]. n_mel: mel frames wanted.
     Returns:
-        [B, K, n_mel], by interpolation in time and frequency (vocal tract length perturbation, Jaitly & Hinton 2013).
+        [B, K, n_mel], interpolated (vocal tract length perturbation, Jaitly & Hinton 2013).
     """
     _, bins, length = mel.shape
     device = mel.device
@@ -273,7 +298,7 @@ def warp_mel(mel: Tensor, rate: Tensor, n_mel: int, stretch: Tensor, nyquist: fl
 
 
 def augment_mel(mel: Tensor) -> Tensor:
-    """Microphone colour, then masks over time and frequency (SpecAugment, arXiv 1904.08779): [B, K, M] -> same."""
+    """Microphone colour, then masks over time and frequency (SpecAugment, arXiv 1904.08779), [B, K, M]."""
     n_rows, bins, length = mel.shape
     device = mel.device
     waves = torch.arange(1, 6, device=device)

@@ -1,18 +1,24 @@
-"""Train the listen head: streaming speech recognition and the turn gate, on top of a frozen text embedding table.
+"""Train the listen head: streaming recognition and the turn gate, on a frozen text embedding table.
 
-    python -m michiai.training.listen --data shards/train --tokenizer TOKENIZER --table TEXT/model.safetensors --out OUT
+    python -m michiai.training.listen --data SHARDS --tokenizer FOLDER --table TEXT.safetensors --out OUT
     python -m michiai.training.listen --data shards/test ... --evaluate OUT/model.safetensors
 
-The first trains and writes OUT/model.safetensors (keys `listen.*`); the second listens to whole dialogues, feeding back
-what it heard itself, and prints word errors per speech engine.
+The first trains and writes OUT/model.safetensors (keys `listen.*`); the second listens to whole dialogues,
+feeding back what it heard itself, and prints word errors per speech engine.
 """
 
 import argparse
 import json
+import math
 from collections import defaultdict
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.listen_michiai import PAD_ID, ListenHead, token_logits, transcribe_frames
 from michiai.training import common
@@ -26,10 +32,6 @@ from michiai.training.audio_data import (
     uniform,
     warp_mel,
 )
-from safetensors import safe_open
-from torch import Tensor, nn
-from torch.nn import functional as F
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 TABLE = "backbone.language_model.model.embed_tokens.weight"
 PAD_WEIGHT = 0.3  # nothing is new in most frames
@@ -84,6 +86,8 @@ class ListenStage(nn.Module):
         random = torch.randint_like(previous, len(self.table))
         heard = previous != PAD_ID
         previous = torch.where(heard & (chance < 0.06), PAD_ID, previous)
+        deaf = torch.rand(len(tokens), 1, device=tokens.device) < 0.2  # rows that must do without
+        previous = torch.where(deaf, PAD_ID, previous)
         return torch.where((heard & (chance > 0.92)) | (chance > 0.995), random, previous)
 
     def letter_loss(self, letters: Tensor) -> Tensor:
@@ -100,8 +104,9 @@ class ListenStage(nn.Module):
         heard = self.listen.attend(sound, F.embedding(self.feedback(tokens), self.table))
         due = tokens != PAD_ID
         weight = torch.where(due, 1.0, PAD_WEIGHT)
+        weighted = heard.emit_logits.float() - math.log(PAD_WEIGHT)  # the weight's bias stays out of the head
         emit = F.binary_cross_entropy_with_logits(
-            heard.emit_logits.float(), due.float(), weight, reduction="sum"
+            weighted, due.float(), weight, reduction="sum"
         )
         logits = token_logits(heard.text_hidden[due], self.table)
         word = F.cross_entropy(logits, tokens[due], reduction="sum")
@@ -187,9 +192,7 @@ def evaluate(
 
 
 def report(results: dict[str, dict[str, float]]) -> None:
-    print(
-        f"{'voices':28s} {'dialogues':>9s} {'words':>7s} {'word errors':>11s} {'ends found':>10s} {'false ends':>10s}"
-    )
+    print(f"{'voices':28s} dialogues   words word errors ends found false ends")
     for key, row in results.items():
         turns = max(1.0, row.get("turns", 0.0))
         print(
