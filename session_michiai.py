@@ -28,13 +28,14 @@ class GenerationOptions:
     flow_steps: int = 1  # evaluations of the velocity network per frame
     noise_temperature: float | None = None  # variance of the flow's noise; None: as the checkpoint says
     text_temperature: float = 0.0  # 0: the most likely token
+    say_threshold: float = 0.3  # probability of "something new" from which a token is said: its time is uncertain, so it stays low
     max_answer_seconds: float = 20.0  # an answer that goes on longer is ended
     max_wait_seconds: float = 3.0  # `converse` waits so long for an answer to begin
 
     def __post_init__(self) -> None:
         if not isinstance(self.flow_steps, int) or not 1 <= self.flow_steps <= 1000:
             raise ValueError(f"flow_steps is {self.flow_steps!r}; expected a whole number from 1 to 1000 (1 is trained for)")
-        for name in ("noise_temperature", "text_temperature", "max_answer_seconds", "max_wait_seconds"):
+        for name in ("noise_temperature", "text_temperature", "say_threshold", "max_answer_seconds", "max_wait_seconds"):
             value = getattr(self, name)
             if not (value is None and name == "noise_temperature") and not (isinstance(value, int | float) and 0 <= value < 1e6):
                 raise ValueError(f"{name} is {value!r}; expected a number of 0 or more")
@@ -282,16 +283,23 @@ class DuplexSession:
             allowed[:] = False
             allowed[:, [special["<pad>"], special["<turn>"]]] = True
         logits = logits.masked_fill(~allowed, float("-inf"))
+        if not self._something_new(logits):
+            return torch.zeros_like(logits[:, 0], dtype=torch.long)
+        logits[:, 0] = float("-inf")
         if self.options.text_temperature == 0:
             return logits.argmax(-1)
         weights = (logits / self.options.text_temperature).softmax(-1).cpu()
         return torch.multinomial(weights, 1, generator=self._generator)[:, 0].to(logits.device)
 
+    def _something_new(self, logits: Tensor) -> bool:
+        """Whether logits [1, V] give a new token at least `say_threshold`."""
+        return 1 - float(logits.softmax(-1)[0, 0]) >= self.options.say_threshold
+
     def _next_given(self, logits: Tensor) -> Tensor:
         """The next given token as soon as the model would say anything new, or has said nothing for 1.6 s."""
         pad, late = self.special["<pad>"], self.index - self._since > 20
         wanted = [self._queue[0]] if self._queue else []
-        ready = wanted and (late or not self.speaking or logits[0].argmax() != pad)
+        ready = wanted and (late or not self.speaking or self._something_new(logits))
         if ready and wanted[0] == self.special["<done>"] and not late:  # the end has a sound of its own: silence
             ready = logits[0, wanted[0]] > logits[0, pad]
         if not ready:
