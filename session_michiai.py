@@ -4,10 +4,9 @@
     for frame in session.push(pcm, sampling_rate=48000): ...
 """
 
-import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,8 +16,6 @@ from .processing_michiai import StreamingResampler, check_rate, load_audio, resa
 from .spoken_michiai import spoken
 from .streaming_michiai import StreamState
 from .voice_michiai import Voice
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -328,11 +325,3 @@ def transcribe(model: Any, audio: Any) -> Transcript:
         else:
             words.append((piece.strip(), end))
     return Transcript(" ".join(word for word, _ in words), words)
-
-
-def with_options(options: GenerationOptions | None, **changes: Any) -> GenerationOptions:
-    """`options` with some fields changed; unknown names are refused."""
-    unknown = set(changes) - set(GenerationOptions.__dataclass_fields__)
-    if unknown:
-        raise ValueError(f"unknown option {sorted(unknown)}; expected some of {sorted(GenerationOptions.__dataclass_fields__)}")
-    return replace(options or GenerationOptions(), **{k: v for k, v in changes.items() if v is not None})

@@ -10,6 +10,8 @@ from functools import cache
 import numpy as np
 import torch
 
+from .words import word_errors as word_errors
+
 RATE = 16_000  # that all referees want
 LOUD = 0.01  # rms of 10 ms that counts as sound: -40 dB of full scale; speech is at -23 dB
 GAP = 0.3  # a shorter silence does not end a stretch of sound
@@ -21,16 +23,6 @@ def words_of(text: str) -> list[str]:
     return [
         word.strip(".,?!") for word in text.lower().split() if not word.startswith("<") and word.strip(".,?!")
     ]
-
-
-def word_errors(wanted: list[str], got: list[str]) -> int:
-    """Substitutions, insertions and deletions, at least."""
-    row = list(range(len(got) + 1))
-    for i, word in enumerate(wanted, 1):
-        before, row[0] = row[0], i
-        for j, other in enumerate(got, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != other))
-    return row[-1]
 
 
 def segments(audio: np.ndarray, rate: int) -> list[tuple[float, float]]:

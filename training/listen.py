@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from michiai.configuration_michiai import MichiAIConfig
+from michiai.evaluation.words import word_errors
 from michiai.listen_michiai import PAD_ID, ListenHead, token_logits, transcribe_frames
 from michiai.training import common
 from michiai.training.audio_data import (
@@ -125,16 +126,6 @@ class ListenStage(nn.Module):
         )
         correct = (logits.argmax(-1) == tokens[due]).sum() / n_due
         return losses | {"token_accuracy": correct.detach()}
-
-
-def word_errors(wanted: list[str], heard: list[str]) -> int:
-    """Substitutions, deletions and insertions (Levenshtein distance) between two lists of words."""
-    row = list(range(len(heard) + 1))
-    for i, word in enumerate(wanted, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(heard, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
-    return row[-1]
 
 
 def plain_words(text: str) -> list[str]:

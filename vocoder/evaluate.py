@@ -17,20 +17,11 @@ from safetensors import safe_open
 
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
+from michiai.evaluation.words import word_errors
 from michiai.training.common import load_part
 from michiai.vocoder_michiai import Vocoder
 
 Clip = tuple[np.ndarray, list[str]]  # samples at 16 kHz, words
-
-
-def word_errors(said: list[str], heard: list[str]) -> int:
-    """Levenshtein distance of two word sequences."""
-    row = list(range(len(heard) + 1))
-    for i, word in enumerate(said, 1):
-        last, row[0] = row[0], i
-        for j, other in enumerate(heard, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (word != other))
-    return row[-1]
 
 
 def turns(folder: Path, voice: str, limit: int) -> list[Clip]:
