@@ -207,6 +207,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--table", required=True, help="text stage checkpoint that holds the embedding table")
     parser.add_argument("--clip-frames", type=int, default=120, help="frames per clip")
     parser.add_argument("--config", default="", help="folder of a config.json (default: nano)")
+    parser.add_argument("--init", default="", help="weights with listen.* to go on from")
     parser.add_argument(
         "--evaluate", default="", help="listen checkpoint: evaluate it on --data instead of training"
     )
@@ -226,6 +227,8 @@ def main() -> None:
         stage.eval()
         report(evaluate(stage.listen, stage.table, tokenizer, shards, config.frame_size, args.limit))
         return
+    if args.init:
+        common.load_part(stage.listen, args.init, "listen.")
     n_weights = sum(p.numel() for p in stage.parameters())
     print(f"{len(shards.entries)} dialogues, {shards.hours():.1f} h, {n_weights:,} weights")
     batches = ListenBatches(
