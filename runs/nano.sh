@@ -34,6 +34,9 @@ $PY -m michiai.training.prepare --data "$RUN/data/train" --codec "$RUN/codec/mod
 $PY -m michiai.training.duplex --text "$RUN/table/model.safetensors" --frames "$RUN/frames" --tokenizer "$RUN/tokenizer" \
   --out "$RUN/duplex" --steps 700 --batch 16 --lr 1.2e-3 --warmup 40
 
+# The committed weights then went on for a second, shorter run on new dialogues: `--seed 2`, `training.listen --init` (3,000 steps, --lr 1.2e-3) and
+# `training.duplex --init` (560 steps, --lr 1.2e-3) on frames prepared without --listen; LOG.md, second entry.
+
 # 5. the model folder
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model
 $PY "$HERE/scripts/assemble.py" --codec "$RUN/codec/model.safetensors" --listen "$RUN/listen/model.safetensors" \
