@@ -16,8 +16,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("train", "test"), default="train")
     parser.add_argument("--workers", type=int, default=2, help="processes; the dialogues do not depend on it")
+    parser.add_argument("--text", type=Path, help="a folder of public dialogues (*.jsonl.gz): a user says sentences and words of theirs, "
+                        "and nobody answers; for the listen head")
     args = parser.parse_args()
-    manifest = write_shards(args.out, args.hours, args.seed, args.split, args.workers)
+    manifest = write_shards(args.out, args.hours, args.seed, args.split, args.workers, args.text)
     print(json.dumps({k: manifest[k] for k in ("split", "shards", "dialogues", "hours", "behaviours")}))
 
 

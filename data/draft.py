@@ -33,22 +33,22 @@ TOPICS: dict[str, Callable] = {
 MIX = tuple(
     name
     for name, share in (
-        ("smalltalk", 10),
-        ("persona", 6),
-        ("sum", 22),
-        ("count", 4),
+        ("smalltalk", 9),
+        ("persona", 8),
+        ("sum", 18),
+        ("count", 6),
         ("sequence", 2),
         ("calendar", 8),
-        ("order", 4),
-        ("capital", 8),
-        ("opposite", 8),
-        ("colour", 5),
+        ("order", 6),
+        ("capital", 6),
+        ("opposite", 6),
+        ("colour", 4),
         ("animal", 5),
-        ("repeat", 10),
-        ("spell", 5),
+        ("repeat", 13),
+        ("spell", 13),
         ("slower", 1),
         ("laugh", 1),
-        ("unknown", 7),
+        ("unknown", 6),
     )
     for _ in range(share)
 )

@@ -20,15 +20,19 @@ from .grammar import held_out, make_script
 from .held_out import SPLITS
 from .render import Dialogue, render
 from .tts import RATE, held_out_voices
+from .wide import dictation
 
 SHARD = 64  # dialogues
 
 
-def make_dialogue(seed: int, split: str, index: int, behaviour: str | None = None) -> Dialogue:
-    """Dialogue `index`; scripts too long for a dialogue are drawn again."""
+def make_dialogue(
+    seed: int, split: str, index: int, behaviour: str | None = None, text: Path | None = None
+) -> Dialogue:
+    """Dialogue `index`, or a dictation from the folder `text`; scripts too long for a dialogue are drawn again."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     while True:
-        dialogue = render(make_script(rng, split, behaviour), rng, split)
+        script = dictation(rng, text) if text else make_script(rng, split, behaviour)
+        dialogue = render(script, rng, split)
         if dialogue is not None:
             return dialogue
 
@@ -63,9 +67,10 @@ def _packed(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return np.round(np.concatenate(pieces, -1) * 32767).astype(np.int16), offsets
 
 
-def write_shard(folder: Path, seed: int, split: str, number: int) -> Path:
+def write_shard(folder: Path, seed: int, split: str, number: int, text: Path | None = None) -> Path:
     """Renders and writes one shard; the audio file is renamed into place last."""
-    dialogues = [make_dialogue(seed, split, i) for i in range(number * SHARD, (number + 1) * SHARD)]
+    numbers = range(number * SHARD, (number + 1) * SHARD)
+    dialogues = [make_dialogue(seed, split, i, text=text) for i in numbers]
     audio, offsets = _packed([d.audio for d in dialogues])
     reference, reference_offsets = _packed([d.reference for d in dialogues])
     lines = [json.dumps(record(d, f"{split}-{seed}-{number * SHARD + k}")) for k, d in enumerate(dialogues)]
@@ -111,7 +116,9 @@ def write_manifest(folder: Path, seed: int, split: str) -> dict:
     return manifest
 
 
-def write_shards(folder: Path, hours: float, seed: int, split: str, workers: int) -> dict:
+def write_shards(
+    folder: Path, hours: float, seed: int, split: str, workers: int, text: Path | None = None
+) -> dict:
     """Shards 0, 1, ... until `hours` are there; returns the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     done, fresh, begin = 0.0, 0.0, time.perf_counter()
@@ -134,7 +141,7 @@ def write_shards(folder: Path, hours: float, seed: int, split: str, workers: int
                     done += shard_stats(path)[0]
                     bar.update(min(done, hours) - bar.n)
                 else:
-                    running.add(pool.submit(write_shard, folder, seed, split, number))
+                    running.add(pool.submit(write_shard, folder, seed, split, number, text))
             finished, running = wait(running, return_when=FIRST_COMPLETED) if running else (set(), running)
             for future in finished:
                 more = shard_stats(future.result())[0]

@@ -47,13 +47,15 @@ def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, f
 def _align(words: list[str], rows: list[list[str]]) -> list[tuple[float, float]]:
     """One (start, end) per word of ours: a token may be several words of festival's ("it", "'s")."""
     times, i = [], 0
-    for word in words:
+    for word, following in zip(words, [*words[1:], ""], strict=True):
         if i >= len(rows) or rows[i][0] != word:
             raise ValueError(f"festival read {rows[i : i + 1]} where {word!r} was expected")
         start, end = float(rows[i][1]), float(rows[i][2])
         seen = 1
         i += 1
-        while i < len(rows) and rows[i][0] == word and seen < 2 and (float(rows[i][2]) == 0 or "'" in word):
+        while i < len(rows) and rows[i][0] == word and (
+            word != following or (seen < 2 and (float(rows[i][2]) == 0 or "'" in word))
+        ):
             end = max(end, float(rows[i][2]))
             seen += 1
             i += 1

@@ -1,5 +1,6 @@
 """The dialogue data: word times, turn timing, voices kept apart, the same bytes for the same seed."""
 
+import gzip
 import json
 import shutil
 
@@ -15,6 +16,7 @@ from michiai.data.render import RESPONSE, STOP, render
 from michiai.data.shards import make_dialogue, record
 from michiai.data.streams import place_words
 from michiai.data.tts import RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise
+from michiai.data.wide import read_texts
 
 VOICES = [
     VoiceSpec("flite", "slt", "F", 1.0, 180, 1.0, 1.0),
@@ -143,3 +145,17 @@ def test_place_words():
     assert place_words(words, Letters(), 6, at="end", offset_frames=2) == [0, 0, 0, 0, 0, 1]
     with pytest.raises(ValueError, match="middle"):
         place_words(words, Letters(), 6, at="middle", offset_frames=2)
+
+
+def test_dictation_says_words_of_public_text_but_no_held_out_name(tmp_path):
+    with gzip.open(tmp_path / "talks.jsonl.gz", "wt") as file:
+        turns = [{"text": "Hello there, my old friend! I met Hannah. NVDA fell 3 points; nobody knows why."}] * 12
+        file.write(json.dumps({"source": "x", "turns": turns}) + "\n")
+    sentences, words = read_texts(tmp_path)
+    assert set(sentences) == {"hello there", "my old friend", "nobody knows why"}
+    assert set(words) == {"hello", "there", "my", "old", "friend", "nobody", "knows", "why"}
+    made = make_dialogue(0, "train", 0, text=tmp_path)
+    said = [word for word, _, _ in made.words("user")]
+    assert 4 <= len(said) and set(said) <= set(words) and not made.words("model")
+    with pytest.raises(ValueError, match="holds no dialogues"):
+        read_texts(tmp_path / "nothing")

@@ -97,6 +97,12 @@ class _Checkpoint:
             return int(f.metadata()["step"])
 
 
+def train_attention(language_model: nn.Module) -> None:
+    """On CPUs, plain attention: the backward pass of the fused kernel cost a fifth of a step at these short lengths."""
+    if not torch.cuda.is_available():
+        language_model.set_attn_implementation("eager")
+
+
 def weights(stage: nn.Module, average: dict[str, Tensor]) -> dict[str, Tensor]:
     """State dict of `stage`, its trained parameters replaced by their running average where there is one."""
     return stage.state_dict() | average

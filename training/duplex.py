@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 from michiai.backbone_michiai import Backbone
 from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.speak_michiai import SpeakHead, flow_matching_loss, self_distillation_loss
-from michiai.training.common import fit, load_part, parser
+from michiai.training.common import fit, load_part, parser, train_attention
 from michiai.training.frames import FRAME, TEXT, Rows
 from michiai.training.text import OTHER_WEIGHT, own_words
 
@@ -34,6 +34,7 @@ class DuplexStage(nn.Module):
     def __init__(self, config: MichiAIConfig, history_noise: float = 0.4) -> None:
         super().__init__()
         self.backbone, self.speak_head = Backbone(config), SpeakHead(config)
+        train_attention(self.backbone.language_model)
         self.history_noise = history_noise
         self.turn, self.done = config.special_tokens["<turn>"], config.special_tokens["<done>"]
 
@@ -87,7 +88,7 @@ def main() -> None:
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--text", help="weights of the text stage to start from")
     p.add_argument("--init", help="weights of an earlier duplex run to start from")
-    p.add_argument("--virtual", type=float, default=0.25, help="share of framed rows that have no sound")
+    p.add_argument("--virtual", type=float, default=0.25, help="share of steps whose framed rows have no sound")
     p.add_argument("--text-rows", type=int, default=1, help="text rows per framed row")
     args = p.parse_args()
     if not (args.text or args.init):

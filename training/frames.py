@@ -10,6 +10,7 @@ n rows, P positions, D listen width, L latent width.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +73,19 @@ def virtual_dialogue(script: Script, rng: np.random.Generator) -> dict:
             "user_words": words["user"], "model_words": words["model"], "seconds": now + rng.uniform(0.6, 1.6)}
 
 
+def similar(rows: list, n: int, rng: np.random.Generator, length: Callable) -> list:
+    """`n` neighbours of `rows` in order of length: little padding."""
+    rows = sorted(rows, key=length)
+    first = int(rng.integers(0, len(rows) - n + 1))
+    return rows[first : first + n]
+
+
 class Rows:
     """Assembles rows and batches.
 
     Args:
         folder: prepared frames; None for virtual and text rows only.
-        virtual: share of virtual rows among the framed ones.
+        virtual: share of steps whose framed rows are virtual.
         text_rows: rows of text per framed row.
     """
 
@@ -91,6 +99,12 @@ class Rows:
             infos = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
             self.index += [(len(self.shards), i, info) for i, info in enumerate(infos)]
             self.shards.append(load_file(str(path)))
+        self.lengths = [self.length(*entry) for entry in self.index]
+
+    def length(self, shard: int, i: int, info: dict) -> int:
+        """Positions of a spoken dialogue, but for its voice prompt."""
+        a, b = self.shards[shard]["offsets"][i : i + 2].tolist()
+        return b - a + len(self.prompt(info)) + sum(len(self.tokens(text)) for _, text in info["injections"])
 
     def tokens(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -161,19 +175,17 @@ class Rows:
                 return self.tokens(dialogue_text(script, rng))[:320]
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
-        """`n` framed rows of similar length under their own names and text rows as `plain` [n, text_rows, P]."""
-        count = round(n * self.virtual) if self.index else n
-        picked = rng.integers(0, max(1, len(self.index)), 4 * (n - count))
-        shapes = sorted(picked.tolist(), key=lambda k: self.index[k][2]["turns"][-1]["end"] if self.index[k][2]["turns"] else 0)
-        first = int(rng.integers(0, len(shapes) - (n - count) + 1))
-        rows = [self.spoken(*self.index[k], rng) for k in shapes[first : first + n - count]]
-        rows += [self.virtual_row(rng) for _ in range(count)]
+        """`n` framed rows of similar length, all spoken or all virtual, under their own names; text rows as `plain` [n, text_rows, P]."""
+        if self.index and rng.random() >= self.virtual:
+            picked = similar(rng.integers(0, len(self.index), 4 * n).tolist(), n, rng, self.lengths.__getitem__)
+            rows = [self.spoken(*self.index[k], rng) for k in picked]
+        else:
+            rows = similar([self.virtual_row(rng) for _ in range(2 * n)], n, rng, lambda row: len(row["kind"]))
         limit = self.config.max_prompt + self.config.window
         batch = {name: nn.utils.rnn.pad_sequence([row[name][:limit] for row in rows], batch_first=True,
                                                  padding_value=IGNORE if name == "target" else 0) for name in rows[0]}
         size = n * self.text_rows
-        plain = sorted((self.text_row(rng) for _ in range(4 * size)), key=len)
-        first = int(rng.integers(0, 3 * size + 1))
-        rows = [torch.tensor(p) for p in plain[first : first + size]]
+        plain = similar([self.text_row(rng) for _ in range(4 * size)], size, rng, len)
+        rows = [torch.tensor(p) for p in plain]
         batch["plain"] = nn.utils.rnn.pad_sequence(rows, batch_first=True).view(n, self.text_rows, -1)
         return batch

@@ -239,7 +239,7 @@ def main() -> None:
         config.frame_size,
         config.sampling_rate,
     )
-    common.fit(stage, batches, args)
+    common.fit(stage, batches, args, ema=0.998)
 
 
 if __name__ == "__main__":

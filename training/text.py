@@ -17,7 +17,7 @@ from michiai.backbone_michiai import Backbone
 from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.data.grammar import make_script
 from michiai.data.text import dialogue_text
-from michiai.training.common import fit, load_part, parser
+from michiai.training.common import fit, load_part, parser, train_attention
 
 OTHER_WEIGHT = 0.1  # of the words that are not the model's own: contexts and questions are random draws
 
@@ -28,6 +28,7 @@ class TextStage(nn.Module):
     def __init__(self, config: MichiAIConfig) -> None:
         super().__init__()
         self.backbone = Backbone(config)
+        train_attention(self.backbone.language_model)
         self.turn, self.done = config.special_tokens["<turn>"], config.special_tokens["<done>"]
 
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
