@@ -1,21 +1,29 @@
 #!/usr/bin/env bash
-# The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS]
-# Stages in brackets run side by side, one core each. The committed weights went through these stages in this order, but
-# in an hour and a half all in all: LOG.md says how far each stage got, and what it scored.
+# The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
+# Stages in brackets run side by side, one core each. The committed weights went through these stages in this order, but in three short legs, each from
+# the weights of the one before (`--init`): LOG.md says what each leg was, how far it got, and what it scored.
 set -euo pipefail
-RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS]}
+RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
 SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, heard by codec and vocoder alone
+TEXTS=${3:-}               # public dialogues (*.jsonl.gz); optional: words beyond the domain, heard by the listen head alone
 PY=${PYTHON:-python}
 HERE=$(cd "$(dirname "$0")/.." && pwd)
 export OMP_NUM_THREADS=1
 
-# 1. words: tokenizer, embedding table (frozen from here on)
+# 1. words: tokenizer, embedding table (frozen from here on), the text LLM on that table
 $PY -m michiai.training.tokenizer --out "$RUN/tokenizer"
 $PY -m michiai.training.text --tokenizer "$RUN/tokenizer" --out "$RUN/table" --steps 900 --batch 32 --lr 2e-3
+$PY -m michiai.training.text --tokenizer "$RUN/tokenizer" --init "$RUN/table/model.safetensors" --out "$RUN/text" \
+  --steps 1400 --batch 64 --lr 1.5e-3 --warmup 40 --weight-decay 0.05
 
-# 2. sound: two-channel dialogues
+# 2. sound: two-channel dialogues, and wide speech
+LISTEN_DATA=("$RUN/data/train")
 $PY -m michiai.data "$RUN/data/train" --hours 12 --seed 1 --split train --workers 2
 $PY -m michiai.data "$RUN/data/test" --hours 1 --seed 1 --split test --workers 2
+if [ -n "$TEXTS" ]; then
+  $PY -m michiai.data "$RUN/data/wide" --hours 4 --seed 4 --split train --workers 2 --text "$TEXTS"
+  LISTEN_DATA+=("$RUN/data/wide")
+fi
 
 # 3. parts: codec and then the vocoder on its frozen latents; listen head
 (
@@ -24,18 +32,15 @@ $PY -m michiai.data "$RUN/data/test" --hours 1 --seed 1 --split test --workers 2
     --steps 1500 --wave-frames 20 --lr 1e-3 --warmup 5
 ) &
 PARTS=$!
-$PY -m michiai.training.listen --data "$RUN/data/train" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
-  --out "$RUN/listen" --steps 3900 --batch 10 --clip-frames 96 --lr 1.8e-3 --warmup 80
+$PY -m michiai.training.listen --data "${LISTEN_DATA[@]}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
+  --out "$RUN/listen" --steps 10600 --batch 10 --clip-frames 96 --lr 1.3e-3 --warmup 80
 wait $PARTS
 
 # 4. everything together
 $PY -m michiai.training.prepare --data "$RUN/data/train" --codec "$RUN/codec/model.safetensors" \
   --listen "$RUN/listen/model.safetensors" --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames"
-$PY -m michiai.training.duplex --text "$RUN/table/model.safetensors" --frames "$RUN/frames" --tokenizer "$RUN/tokenizer" \
-  --out "$RUN/duplex" --steps 700 --batch 16 --lr 1.2e-3 --warmup 40
-
-# The committed weights then went on for a second, shorter run on new dialogues: `--seed 2`, `training.listen --init` (3,000 steps, --lr 1.2e-3) and
-# `training.duplex --init` (560 steps, --lr 1.2e-3) on frames prepared without --listen; LOG.md, second entry.
+$PY -m torch.distributed.run --standalone --nproc_per_node 2 -m michiai.training.duplex --device cpu --text "$RUN/text/model.safetensors" --frames "$RUN/frames" --tokenizer "$RUN/tokenizer" \
+  --out "$RUN/duplex" --steps 3000 --batch 32 --lr 1.2e-3 --warmup 40
 
 # 5. the model folder
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model

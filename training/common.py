@@ -137,10 +137,11 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
     Each process takes its share of the global batch, which depends on (seed, step) alone: any number of processes
     sees the same examples. `args.out/model.safetensors` holds the weights (averaged where `ema` is given).
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
     torch.set_num_threads(args.threads)
-    accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=args.device == "cpu")
+    partly = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch may leave a part out: virtual frames have no sound
+    accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=args.device == "cpu", kwargs_handlers=[partly])
     rank, world = accelerator.process_index, accelerator.num_processes
     if args.batch % world:
         raise SystemExit(f"--batch {args.batch} does not divide among {world} processes; choose a multiple")
