@@ -4,6 +4,7 @@
     for frame in session.push(pcm, sampling_rate=48000): ...
 """
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,12 +27,15 @@ class GenerationOptions:
     noise_temperature: float | None = None  # variance of the flow's noise; None: as the checkpoint says
     text_temperature: float = 0.0  # 0: the most likely token
     say_threshold: float = 0.3  # probability of "something new" from which a token is said: its time is uncertain, so it stays low
+    repetition_penalty: float = 8.0  # the odds of the word said last fall by this factor until another is said; 1: they stay
     max_answer_seconds: float = 20.0  # an answer that goes on longer is ended
     max_wait_seconds: float = 3.0  # `converse` waits so long for an answer to begin
 
     def __post_init__(self) -> None:
         if not isinstance(self.flow_steps, int) or not 1 <= self.flow_steps <= 1000:
             raise ValueError(f"flow_steps is {self.flow_steps!r}; expected a whole number from 1 to 1000 (1 is trained for)")
+        if not (isinstance(self.repetition_penalty, int | float) and 1 <= self.repetition_penalty < 1e6):
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty!r}; expected a number of 1 (none) or more")
         for name in ("noise_temperature", "text_temperature", "say_threshold", "max_answer_seconds", "max_wait_seconds"):
             value = getattr(self, name)
             if not (value is None and name == "noise_temperature") and not (isinstance(value, int | float) and 0 <= value < 1e6):
@@ -135,6 +139,7 @@ class DuplexSession:
         self._pending, self._resampler, self._rate = torch.zeros(0), None, 0
         self._queue: list[int] | None = None  # tokens that `read` wants said
         self.index, self.speaking, self._since = 0, False, 0
+        self._last_word: int | None = None  # its token, while nothing else was said after it
         self.model.prompt(self._state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype))
 
     def fork(self) -> "DuplexSession":
@@ -261,6 +266,8 @@ class DuplexSession:
             self.speaking, self._since = True, self.index
         elif token == self.special["<done>"]:
             self.speaking = False
+        if token:
+            self._last_word = token if self._word(token).startswith(" ") else None
         frame = Frame(self.index, sound, self._word(token), self._word(int(out.user_text)), self.speaking,
                       float(out.turn_probability), spent)
         self.index += 1
@@ -280,6 +287,8 @@ class DuplexSession:
             allowed[:] = False
             allowed[:, [special["<pad>"], special["<turn>"]]] = True
         logits = logits.masked_fill(~allowed, float("-inf"))
+        if self._last_word is not None:
+            logits[:, self._last_word] -= math.log(self.options.repetition_penalty)
         if not self._something_new(logits):
             return torch.zeros_like(logits[:, 0], dtype=torch.long)
         logits[:, 0] = float("-inf")

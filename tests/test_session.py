@@ -238,6 +238,19 @@ def test_more_flow_steps_and_temperatures_run(model) -> None:
         assert same(a, b)
 
 
+@pytest.mark.parametrize("penalty, said", [(1.0, True), (8.0, False)])
+def test_the_word_said_last_is_less_likely(model, penalty: float, said: bool) -> None:
+    session = model.session(options=GenerationOptions(repetition_penalty=penalty))
+    session.speaking, session._last_word = True, 15
+    logits = torch.full((1, model.config.text_config.vocab_size), -20.0)
+    logits[0, 0], logits[0, 15] = 0.0, 1.0  # 73 % for the same word again; with its odds cut by 8, 25 %
+    assert (int(session._choose(logits)) == 15) == said
+    session._last_word = None  # another word was said since
+    assert int(session._choose(logits)) == 15
+    with pytest.raises(ValueError, match="repetition_penalty is 0.5; expected a number of 1"):
+        GenerationOptions(repetition_penalty=0.5)
+
+
 def test_voice_from_audio_saved_and_loaded(model, tmp_path) -> None:
     voice = model.voice((speech(4.0, 22_050), 22_050))
     assert voice.latents.shape == (40, 6)
