@@ -14,10 +14,11 @@ B batch, T positions, D width, V vocabulary, H key-value heads, S layers, P prom
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from .configuration_michiai import MichiAIConfig
+from .decode_michiai import decode, empty_memory, layers_first, look_back
+from .listen_michiai import embed_tokens
 from .streaming_michiai import StreamState, name_modules, rotary_angles, rotate
 
 
@@ -65,16 +66,20 @@ class Backbone(nn.Module):
         self.window = config.window
         self.head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.rope_base = text.rope_parameters["rope_theta"]
+        # A single position takes the lean way of `decode`; False: transformers' forward, the reference.
+        self.lean = type(self.language_model).__name__ == "LlamaForCausalLM" and text.rope_parameters["rope_type"] == "default"
+        self.memory_dtype: torch.dtype | None = None  # of keys and values; None: that of the activations
         name_modules(self)
 
     @property
-    def table(self) -> Tensor:
-        """The LLM's embedding table E [V, D]."""
-        return self.language_model.get_input_embeddings().weight
+    def table(self) -> Tensor | nn.Module:
+        """The LLM's embedding table E [V, D], or the module that holds it packed."""
+        module = self.language_model.get_input_embeddings()
+        return module.weight if isinstance(module, nn.Embedding) else module
 
     def embed_text(self, tokens: Tensor) -> Tensor:
         """Plain text positions: [B, T] -> [B, T, D]."""
-        return F.embedding(tokens, self.table)
+        return embed_tokens(self.table, tokens)
 
     def embed_latents(self, latents: Tensor) -> Tensor:
         """Positions of a voice prompt: [B, T, L] -> [B, T, D]."""
@@ -111,12 +116,40 @@ class Backbone(nn.Module):
         """
         if state is None:
             return self.language_model.model(inputs_embeds=x, use_cache=False).last_hidden_state
+        self._open(x, state)
+        if x.shape[1] == 1 and self.lean and not prompt:
+            return self._one(x, state)
+        return self._chunk(x, state, prompt)
+
+    def _open(self, x: Tensor, state: StreamState) -> None:
+        """Make the memory of a new conversation: empty prompt, empty ring (it also holds the position being computed)."""
+        if "backbone.ring" in state:
+            return
+        B, text, like = x.shape[0], self.language_model.config, x.to(self.memory_dtype or x.dtype)
+        shape = (B, text.num_hidden_layers, 2, text.num_key_value_heads)
+        state["backbone.prompt"] = empty_memory(like, (*shape, 0, self.head_size))
+        state["backbone.ring"] = empty_memory(like, (*shape, self.window + 1, self.head_size))
+        state["backbone.prompt_length"] = torch.zeros(B, dtype=torch.long, device=x.device)
+        state["backbone.count"] = torch.zeros(B, dtype=torch.long, device=x.device)  # positions so far, the prompt's included
+        state["backbone.ring_position"] = torch.zeros(B, self.window + 1, dtype=torch.long, device=x.device)
+
+    def _one(self, x: Tensor, state: StreamState) -> Tensor:
+        """One position [B, 1, D] by `decode`."""
+        for name in ("backbone.prompt", "backbone.ring"):  # joined or selected rows may lie otherwise
+            state[name] = layers_first(state[name])
+        count = state["backbone.count"]
+        past = look_back(state["backbone.prompt"], state["backbone.ring"], state["backbone.prompt_length"],
+                         state["backbone.ring_position"], count, self.rope_base)
+        state["backbone.count"] = count + 1
+        return decode(self.language_model.model, x[:, 0], past)[:, None]
+
+    def _chunk(self, x: Tensor, state: StreamState, prompt: bool) -> Tensor:
+        """Positions [B, T, D] by transformers' forward."""
         B, T, _ = x.shape
-        count = state.get("backbone.count")  # [B] positions so far, the prompt's included
-        count = torch.zeros(B, dtype=torch.long, device=x.device) if count is None else count
+        count = state["backbone.count"]
         positions = count[:, None] + torch.arange(T, device=x.device)
-        past, ring_position = self._past(x, state, count)
-        n_prompt = past.shape[4] - self.window
+        past, ring_position = self._past(state, count)
+        n_prompt = state["backbone.prompt"].shape[4]
         prompted = torch.arange(n_prompt, device=x.device) < state["backbone.prompt_length"][:, None]
         keys = torch.cat([ring_position, positions], dim=1)[:, None, :]
         age = positions[:, :, None] - keys
@@ -130,33 +163,26 @@ class Backbone(nn.Module):
         state["backbone.count"] = count + T
         return hidden
 
-    def _past(self, x: Tensor, state: StreamState, count: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, S, 2, H, P + window, head], and the positions [B, window] of the ring's (-1: empty)."""
-        B = x.shape[0]
-        text = self.language_model.config
-        shape = (B, text.num_hidden_layers, 2, text.num_key_value_heads)
-        if "backbone.ring" not in state:
-            state["backbone.prompt"] = x.new_zeros(*shape, 0, self.head_size)
-            state["backbone.prompt_length"] = torch.zeros(B, dtype=torch.long, device=x.device)
-            state["backbone.ring"] = x.new_zeros(*shape, self.window, self.head_size)
-            state["backbone.ring_position"] = torch.zeros(B, self.window, dtype=torch.long, device=x.device)
+    def _past(self, state: StreamState, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, S, 2, H, P + window + 1, head], and the positions [B, window + 1] of the ring's (-1: empty)."""
         fixed = state["backbone.prompt"]
         forgotten = (count - state["backbone.prompt_length"] - self.window).clamp(min=0)  # [B] positions that left the ring
         if fixed.shape[4] and bool(forgotten.any()):
             cos, sin = rotary_angles(forgotten, self.head_size, self.rope_base)
-            key = rotate(fixed[:, :, 0], cos[:, None, None, None], sin[:, None, None, None])
+            key = rotate(fixed[:, :, 0].float(), cos[:, None, None, None], sin[:, None, None, None]).to(fixed.dtype)
             fixed = torch.stack([key, fixed[:, :, 1]], dim=2)
         return torch.cat([fixed, state["backbone.ring"]], dim=4), state["backbone.ring_position"] - 1
 
     def _remember(self, new: Tensor, positions: Tensor, state: StreamState, prompt: bool) -> None:
         """Keep `new` [B, S, 2, H, T, head] as prompt or in the ring; ring positions are stored + 1, so that 0 is empty."""
+        ring, ring_position = state["backbone.ring"], state["backbone.ring_position"]
+        n_ring, new = ring.shape[4], new.to(ring.dtype)
         if prompt:
-            state["backbone.prompt"] = torch.cat([state["backbone.prompt"], new], dim=4)
+            state["backbone.prompt"] = layers_first(torch.cat([state["backbone.prompt"], new], dim=4))
             state["backbone.prompt_length"] = state["backbone.prompt_length"] + new.shape[4]
             return
-        new, positions = new[:, :, :, :, -self.window :], positions[:, -self.window :]
-        ring, ring_position = state["backbone.ring"], state["backbone.ring_position"]
-        slots = (positions - state["backbone.prompt_length"][:, None]) % self.window
+        new, positions = new[:, :, :, :, -n_ring:], positions[:, -n_ring:]
+        slots = (positions - state["backbone.prompt_length"][:, None]) % n_ring
         rows = torch.arange(len(new), device=new.device)[:, None]
         ring[rows, :, :, :, slots] = new.permute(0, 4, 1, 2, 3, 5)
         ring_position[rows, slots] = positions + 1

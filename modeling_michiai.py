@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedModel
 
 from .backbone_michiai import Backbone
 from .codec_michiai import AudioEncoder
 from .configuration_michiai import MichiAIConfig
 from .listen_michiai import ListenHead, greedy_text
+from .optimize_michiai import arrange_convolutions, optimize, prepare, use_int8
 from .processing_michiai import Audio
 from .session_michiai import DuplexSession, GenerationOptions, Reply, Transcript, transcribe
 from .speak_michiai import SpeakHead
@@ -68,6 +68,9 @@ class MichiAIModel(PreTrainedModel):
         self.vocoder = Vocoder(config)
         self.register_buffer("default_voice", torch.zeros(DEFAULT_VOICE_FRAMES, config.latent_dim))
         self._tokenizer: Any = None
+        self.runner: Any = None  # runs `frame` in another way, as `optimize` sets it up
+        if config.optimized is not None:
+            use_int8(self)
         name_modules(self)
         self.post_init()
 
@@ -79,6 +82,10 @@ class MichiAIModel(PreTrainedModel):
         if wrong:
             raise ValueError(f"the checkpoint {args[0] if args else ''} does not fit its config.json: {wrong}; expected every tensor of "
                              "the model and no other: are weights and config of the same version?")
+        if model.config.optimized is not None:
+            prepare(model)
+        else:
+            arrange_convolutions(model)
         return (model, info) if output_loading_info else model
 
     # ---------------------------------------------------------------- one frame, and the prompt before it
@@ -121,21 +128,29 @@ class MichiAIModel(PreTrainedModel):
             allowed: [B, V] bool, tokens that may be said now; None: all.
             choose: function from logits [B, V] to tokens [B]; None: the most likely.
         """
+        out = (self.runner or self.frame)(audio, state, noise, flow_steps)
+        if allowed is not None:
+            out.text_logits = out.text_logits.masked_fill(~allowed, float("-inf"))
+        if allowed is not None or choose is not None:
+            out.own_text = out.text_logits.argmax(-1) if choose is None else choose(out.text_logits)
+            state["own_text"] = out.own_text[:, None]
+        return out
+
+    def frame(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> StepOutput:
+        """The arithmetic of `step`, with the most likely own text: on a GPU nothing in it waits for the device."""
         B = len(audio)
         memory = {name: state.get(name) for name in ("own_text", "user_text", "latent")}
         if memory["own_text"] is None:
             nothing = torch.zeros(B, 1, dtype=torch.long, device=audio.device)
             memory = {"own_text": nothing, "user_text": nothing, "latent": noise.new_zeros(B, 1, noise.shape[-1])}
-        heard = self.listen(audio, F.embedding(memory["user_text"], self.backbone.table), state)
+        heard = self.listen(audio, self.backbone.embed_text(memory["user_text"]), state)
         user_text = greedy_text(heard, self.backbone.table)
         x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"])
         hidden = self.backbone(x, state)
         logits = self.backbone.frame_logits(hidden)[:, -1].float()
-        if allowed is not None:
-            logits = logits.masked_fill(~allowed, float("-inf"))
-        own_text = logits.argmax(-1) if choose is None else choose(logits)
         latent = self.speak_head(hidden, noise[:, None], flow_steps)
         sound = self.vocoder(latent, state)
+        own_text = logits.argmax(-1)
         state["own_text"], state["user_text"], state["latent"] = own_text[:, None], user_text, latent
         turn = heard.turn_logits[:, -1].float().sigmoid()
         return StepOutput(sound, own_text, user_text[:, -1], turn, logits, latent[:, 0])
@@ -152,6 +167,10 @@ class MichiAIModel(PreTrainedModel):
     @tokenizer.setter
     def tokenizer(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
+
+    def optimize(self, mode: str) -> "MichiAIModel":
+        """This model in a faster form, for inference only: "cpu-int8" or "cuda" (see `optimize_michiai.py`). Saved as usual."""
+        return optimize(self, mode)
 
     def generate(self, *args: Any, **kwargs: Any) -> Tensor:
         """The text LLM's own `generate`, unchanged."""

@@ -125,7 +125,7 @@ class Vocoder(nn.Module):
 
     def features(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         """The trunk: latents [B, T, L] -> features [B, T * steps per frame, C]."""
-        latents = latents * self.latent_std + self.latent_mean
+        latents = (latents * self.latent_std + self.latent_mean).to(self.input.weight.dtype)
         x = self.input(latents.transpose(1, 2), state).transpose(1, 2)
         for block in self.trunk:
             x = block(x, state)
@@ -135,7 +135,7 @@ class Vocoder(nn.Module):
         """The generator: features of the trunk -> samples [B, N]."""
         for stage in self.stages:
             x = stage(x, state)
-        return self.head(F.leaky_relu(x, SLOPE), state)
+        return self.head(F.leaky_relu(x, SLOPE).to(self.head.output.weight.dtype), state)
 
     def forward(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         return self.waveform(self.features(latents, state), state)

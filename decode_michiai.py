@@ -1,0 +1,99 @@
+"""One position of a Llama, lean: the same weights as transformers' modules, memory written in place.
+
+transformers' own forward builds masks, caches and position tables for every call and sees the past as one tensor that
+is put together anew; for a single position that costs more than its arithmetic. Here the past stays where it is: the
+prompt's keys and values in one tensor, a ring of the newest positions in another. Both are attended to without being
+joined; that the prompt moves along with the conversation (see `backbone_michiai.py`) is a turn of the query, not of all keys.
+
+B batch, S layers, H key-value heads, G query heads per key-value head, P prompt positions, N ring positions, D width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .streaming_michiai import rotary_angles
+
+
+def layers_first(memory: Tensor) -> Tensor:
+    """`memory` [B, S, 2, H, N, head] laid out in the order S, 2, B, H, N, head: each layer's keys are then one batch of
+    matrices for every B. A memory that is so already is returned as it is."""
+    if memory.movedim(0, 2).is_contiguous():
+        return memory
+    return memory.movedim(0, 2).contiguous().movedim(2, 0)
+
+
+def empty_memory(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros [B, S, 2, H, N, head] in that layout."""
+    batch, layers, pair, *rest = shape
+    return like.new_zeros(layers, pair, batch, *rest).movedim(2, 0)
+
+
+@dataclass
+class Past:
+    """What one position sees of its past; the same for all layers."""
+
+    prompt: Tensor  # [B, S, 2, H, P, head]
+    ring: Tensor  # [B, S, 2, H, N, head], written in place
+    rows: Tensor  # [B] 0 .. B - 1
+    slot: Tensor  # [B] of the ring, where this position is written
+    filled: int  # slots of the ring that may hold anything
+    mask: Tensor | None  # [B, 1, 1, P + filled], added to the scores; None: all is visible
+    cos: Tensor  # [B, 2, 1, head] of this position as the ring sees it, and as the prompt does
+    sin: Tensor  # the same, its first half negative
+
+
+def look_back(prompt: Tensor, ring: Tensor, prompt_length: Tensor, ring_position: Tensor, count: Tensor, base: float) -> Past:
+    """The past of position `count` [B]; marks its slot in `ring_position` [B, N] as taken (stored + 1: 0 is empty)."""
+    n_prompt, n_ring, size = prompt.shape[4], ring.shape[4], ring.shape[5]
+    rows = torch.arange(len(count), device=count.device)
+    since = count - prompt_length
+    slot = since % n_ring
+    ring_position.index_put_((rows, slot), count + 1)
+    filled = n_ring if count.is_cuda else min(int(since.max()) + 1, n_ring)  # a GPU's shapes stay the same, and it never waits
+    seen = torch.cat([torch.arange(n_prompt, device=count.device) < prompt_length[:, None], ring_position[:, :filled] > 0], 1)
+    mask = None
+    if count.is_cuda or not bool(seen.all()):
+        mask = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, float("-inf"))[:, None, None]
+    near = count - (since - (n_ring - 1)).clamp(min=0)  # the distance to the prompt stops growing once the ring is full
+    cos, sin = rotary_angles(torch.stack([count, near], 1), size, base)
+    cos, sin = torch.cat([cos, cos], -1)[:, :, None], torch.cat([-sin, sin], -1)[:, :, None]
+    return Past(prompt, ring, rows, slot, filled, mask, cos, sin)
+
+
+def _attend(attention: nn.Module, x: Tensor, past: Past, layer: int) -> Tensor:
+    """LlamaAttention of one position: `x` [B, D] -> [B, D]."""
+    B, H, size = len(x), past.ring.shape[3], past.ring.shape[5]
+    query, key, value = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
+    both = torch.cat([query * attention.scaling, key], -1).view(B, 1, -1, size)
+    both = torch.addcmul(both * past.cos, both.roll(size // 2, -1), past.sin).to(past.ring.dtype)  # [B, 2, heads, head]
+    ring = past.ring[:, layer]
+    ring[past.rows, :, :, past.slot] = torch.stack([both[:, 0, -H:], value.view(B, H, size).to(both.dtype)], 1)
+    query = both[:, :, :-H].reshape(B, 2, H, -1, size)  # [B, 2, H, G, head]
+    keys, values = (part[:, :, : past.filled].flatten(0, 1) for part in ring.unbind(1))
+    scores = torch.bmm(query[:, 0].flatten(0, 1), keys.transpose(1, 2))  # [B * H, G, filled]
+    n_prompt = past.prompt.shape[4]
+    if n_prompt:
+        old_keys, old_values = (part.flatten(0, 1) for part in past.prompt[:, layer].unbind(1))
+        scores = torch.cat([torch.bmm(query[:, 1].flatten(0, 1), old_keys.transpose(1, 2)), scores], -1)
+    if past.mask is not None:
+        scores = (scores.unflatten(0, (B, H)) + past.mask).flatten(0, 1)
+    weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+    y = torch.bmm(weights[:, :, n_prompt:], values)
+    if n_prompt:
+        y = torch.baddbmm(y, weights[:, :, :n_prompt], old_values)
+    return attention.o_proj(y.view(B, -1).to(x.dtype))
+
+
+def decode(llama: nn.Module, x: Tensor, past: Past) -> Tensor:
+    """LlamaModel of one position: `x` [B, D] -> hidden states [B, D]; its keys and values are written to the ring."""
+
+    def norm(module: nn.Module, x: Tensor) -> Tensor:
+        return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
+
+    for index, layer in enumerate(llama.layers):
+        x = x + _attend(layer.self_attn, norm(layer.input_layernorm, x), past, index)
+        x = x + layer.mlp(norm(layer.post_attention_layernorm, x))
+    return norm(llama.norm, x)
