@@ -21,6 +21,8 @@ from .decode_michiai import decode, empty_memory, layers_first, look_back
 from .listen_michiai import embed_tokens
 from .streaming_michiai import StreamState, name_modules, rotary_angles, rotate
 
+CHUNK = 128  # positions that are computed at a time: more only take more memory
+
 
 class _Memory:
     """What the LLM's attention layers see as their cache: a view of one StreamState."""
@@ -119,7 +121,7 @@ class Backbone(nn.Module):
         self._open(x, state)
         if x.shape[1] == 1 and self.lean and not prompt:
             return self._one(x, state)
-        return self._chunk(x, state, prompt)
+        return torch.cat([self._chunk(piece, state, prompt) for piece in x.split(CHUNK, dim=1)], dim=1)
 
     def _open(self, x: Tensor, state: StreamState) -> None:
         """Make the memory of a new conversation: empty prompt, empty ring (it also holds the position being computed)."""
@@ -149,7 +151,7 @@ class Backbone(nn.Module):
         count = state["backbone.count"]
         positions = count[:, None] + torch.arange(T, device=x.device)
         past, ring_position = self._past(state, count)
-        n_prompt = state["backbone.prompt"].shape[4]
+        n_prompt = past.shape[4] - ring_position.shape[1]
         prompted = torch.arange(n_prompt, device=x.device) < state["backbone.prompt_length"][:, None]
         keys = torch.cat([ring_position, positions], dim=1)[:, None, :]
         age = positions[:, :, None] - keys
@@ -164,13 +166,15 @@ class Backbone(nn.Module):
         return hidden
 
     def _past(self, state: StreamState, count: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, S, 2, H, P + window + 1, head], and the positions [B, window + 1] of the ring's (-1: empty)."""
+        """Keys and values [B, S, 2, H, P + N, head], and the positions [B, N] of the ring's: N is `window` + 1, 0 if it is empty."""
         fixed = state["backbone.prompt"]
         forgotten = (count - state["backbone.prompt_length"] - self.window).clamp(min=0)  # [B] positions that left the ring
         if fixed.shape[4] and bool(forgotten.any()):
             cos, sin = rotary_angles(forgotten, self.head_size, self.rope_base)
             key = rotate(fixed[:, :, 0].float(), cos[:, None, None, None], sin[:, None, None, None]).to(fixed.dtype)
             fixed = torch.stack([key, fixed[:, :, 1]], dim=2)
+        if not bool(state["backbone.ring_position"].any()):  # the prompt alone
+            return fixed, state["backbone.ring_position"][:, :0] - 1
         return torch.cat([fixed, state["backbone.ring"]], dim=4), state["backbone.ring_position"] - 1
 
     def _remember(self, new: Tensor, positions: Tensor, state: StreamState, prompt: bool) -> None:

@@ -39,8 +39,7 @@ class Past:
     ring: Tensor  # [B, S, 2, H, N, head], written in place
     rows: Tensor  # [B] 0 .. B - 1
     slot: Tensor  # [B] of the ring, where this position is written
-    filled: int  # slots of the ring that may hold anything
-    mask: Tensor | None  # [B, 1, 1, P + filled], added to the scores; None: all is visible
+    mask: Tensor | None  # [B, 1, 1, P + N], added to the scores; None: all is visible
     cos: Tensor  # [B, 2, 1, head] of this position as the ring sees it, and as the prompt does
     sin: Tensor  # the same, its first half negative
 
@@ -52,15 +51,14 @@ def look_back(prompt: Tensor, ring: Tensor, prompt_length: Tensor, ring_position
     since = count - prompt_length
     slot = since % n_ring
     ring_position.index_put_((rows, slot), count + 1)
-    filled = n_ring if count.is_cuda else min(int(since.max()) + 1, n_ring)  # a GPU's shapes stay the same, and it never waits
-    seen = torch.cat([torch.arange(n_prompt, device=count.device) < prompt_length[:, None], ring_position[:, :filled] > 0], 1)
+    seen = torch.cat([torch.arange(n_prompt, device=count.device) < prompt_length[:, None], ring_position > 0], 1)
     mask = None
-    if count.is_cuda or not bool(seen.all()):
+    if count.is_cuda or not bool(seen.all()):  # to ask a GPU would be to wait for it
         mask = torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, float("-inf"))[:, None, None]
     near = count - (since - (n_ring - 1)).clamp(min=0)  # the distance to the prompt stops growing once the ring is full
     cos, sin = rotary_angles(torch.stack([count, near], 1), size, base)
     cos, sin = torch.cat([cos, cos], -1)[:, :, None], torch.cat([-sin, sin], -1)[:, :, None]
-    return Past(prompt, ring, rows, slot, filled, mask, cos, sin)
+    return Past(prompt, ring, rows, slot, mask, cos, sin)
 
 
 def _attend(attention: nn.Module, x: Tensor, past: Past, layer: int) -> Tensor:
@@ -72,8 +70,8 @@ def _attend(attention: nn.Module, x: Tensor, past: Past, layer: int) -> Tensor:
     ring = past.ring[:, layer]
     ring[past.rows, :, :, past.slot] = torch.stack([both[:, 0, -H:], value.view(B, H, size).to(both.dtype)], 1)
     query = both[:, :, :-H].reshape(B, 2, H, -1, size)  # [B, 2, H, G, head]
-    keys, values = (part[:, :, : past.filled].flatten(0, 1) for part in ring.unbind(1))
-    scores = torch.bmm(query[:, 0].flatten(0, 1), keys.transpose(1, 2))  # [B * H, G, filled]
+    keys, values = (part.flatten(0, 1) for part in ring.unbind(1))  # the whole ring, full or not: a part of it would be copied
+    scores = torch.bmm(query[:, 0].flatten(0, 1), keys.transpose(1, 2))  # [B * H, G, N]
     n_prompt = past.prompt.shape[4]
     if n_prompt:
         old_keys, old_values = (part.flatten(0, 1) for part in past.prompt[:, layer].unbind(1))

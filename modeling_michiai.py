@@ -69,9 +69,9 @@ class MichiAIModel(PreTrainedModel):
         self.register_buffer("default_voice", torch.zeros(DEFAULT_VOICE_FRAMES, config.latent_dim))
         self._tokenizer: Any = None
         self.runner: Any = None  # runs `frame` in another way, as `optimize` sets it up
+        name_modules(self)
         if config.optimized is not None:
             use_int8(self)
-        name_modules(self)
         self.post_init()
 
     @classmethod
