@@ -124,24 +124,21 @@ class Backbone(nn.Module):
         return torch.cat([self._chunk(piece, state, prompt) for piece in x.split(CHUNK, dim=1)], dim=1)
 
     def _open(self, x: Tensor, state: StreamState) -> None:
-        """Make the memory of a new conversation: empty prompt, empty ring (it also holds the position being computed)."""
-        if "backbone.ring" in state:
+        """The memory of a new conversation: no slots for a prompt, and a ring that also holds the newest position."""
+        if "backbone.memory" in state:
             return
-        B, text, like = x.shape[0], self.language_model.config, x.to(self.memory_dtype or x.dtype)
-        shape = (B, text.num_hidden_layers, 2, text.num_key_value_heads)
-        state["backbone.prompt"] = empty_memory(like, (*shape, 0, self.head_size))
-        state["backbone.ring"] = empty_memory(like, (*shape, self.window + 1, self.head_size))
+        B, text = x.shape[0], self.language_model.config
+        shape = (B, text.num_hidden_layers, 2, text.num_key_value_heads, self.window + 1, self.head_size)
+        state["backbone.memory"] = empty_memory(x.to(self.memory_dtype or x.dtype), shape)
+        state["backbone.count"] = torch.zeros(B, dtype=torch.long, device=x.device)  # positions so far, the prompt's too
         state["backbone.prompt_length"] = torch.zeros(B, dtype=torch.long, device=x.device)
-        state["backbone.count"] = torch.zeros(B, dtype=torch.long, device=x.device)  # positions so far, the prompt's included
         state["backbone.ring_position"] = torch.zeros(B, self.window + 1, dtype=torch.long, device=x.device)
 
     def _one(self, x: Tensor, state: StreamState) -> Tensor:
         """One position [B, 1, D] by `decode`."""
-        for name in ("backbone.prompt", "backbone.ring"):  # joined or selected rows may lie otherwise
-            state[name] = layers_first(state[name])
+        memory = state["backbone.memory"] = layers_first(state["backbone.memory"])  # joined rows may lie otherwise
         count = state["backbone.count"]
-        past = look_back(state["backbone.prompt"], state["backbone.ring"], state["backbone.prompt_length"],
-                         state["backbone.ring_position"], count, self.rope_base)
+        past = look_back(memory, state["backbone.prompt_length"], state["backbone.ring_position"], count, self.rope_base)
         state["backbone.count"] = count + 1
         return decode(self.language_model.model, x[:, 0], past)[:, None]
 
@@ -166,27 +163,41 @@ class Backbone(nn.Module):
         return hidden
 
     def _past(self, state: StreamState, count: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, S, 2, H, P + N, head], and the positions [B, N] of the ring's: N is `window` + 1, 0 if it is empty."""
-        fixed = state["backbone.prompt"]
+        """Keys and values [B, S, 2, H, P + N, head], and the positions [B, N] of the ring's (-1: empty); N may be 0."""
+        memory, ring_position = state["backbone.memory"], state["backbone.ring_position"]
+        n_prompt = memory.shape[4] - ring_position.shape[1]
+        if not bool(ring_position.any()):
+            return memory[:, :, :, :, :n_prompt], ring_position[:, :0]
         forgotten = (count - state["backbone.prompt_length"] - self.window).clamp(min=0)  # [B] positions that left the ring
-        if fixed.shape[4] and bool(forgotten.any()):
+        if n_prompt and bool(forgotten.any()):
             cos, sin = rotary_angles(forgotten, self.head_size, self.rope_base)
-            key = rotate(fixed[:, :, 0].float(), cos[:, None, None, None], sin[:, None, None, None]).to(fixed.dtype)
-            fixed = torch.stack([key, fixed[:, :, 1]], dim=2)
-        if not bool(state["backbone.ring_position"].any()):  # the prompt alone
-            return fixed, state["backbone.ring_position"][:, :0] - 1
-        return torch.cat([fixed, state["backbone.ring"]], dim=4), state["backbone.ring_position"] - 1
+            key = memory[:, :, 0, :, :n_prompt].float()
+            memory = memory.clone()
+            memory[:, :, 0, :, :n_prompt] = rotate(key, cos[:, None, None, None], sin[:, None, None, None])
+        return memory, ring_position - 1
 
     def _remember(self, new: Tensor, positions: Tensor, state: StreamState, prompt: bool) -> None:
         """Keep `new` [B, S, 2, H, T, head] as prompt or in the ring; ring positions are stored + 1, so that 0 is empty."""
-        ring, ring_position = state["backbone.ring"], state["backbone.ring_position"]
-        n_ring, new = ring.shape[4], new.to(ring.dtype)
+        rows, ring_position = torch.arange(len(new), device=new.device)[:, None], state["backbone.ring_position"]
+        n_ring, length = ring_position.shape[1], state["backbone.prompt_length"]
         if prompt:
-            state["backbone.prompt"] = layers_first(torch.cat([state["backbone.prompt"], new], dim=4))
-            state["backbone.prompt_length"] = state["backbone.prompt_length"] + new.shape[4]
-            return
-        new, positions = new[:, :, :, :, -n_ring:], positions[:, -n_ring:]
-        slots = (positions - state["backbone.prompt_length"][:, None]) % n_ring
-        rows = torch.arange(len(new), device=new.device)[:, None]
-        ring[rows, :, :, :, slots] = new.permute(0, 4, 1, 2, 3, 5)
-        ring_position[rows, slots] = positions + 1
+            slots = length[:, None] + torch.arange(new.shape[4], device=new.device)
+            state["backbone.memory"] = self._room(state["backbone.memory"], n_ring, int(slots.max()) + 1)
+            state["backbone.prompt_length"] = length + new.shape[4]
+        else:
+            new, positions = new[:, :, :, :, -n_ring:], positions[:, -n_ring:]
+            slots = (positions - length[:, None]) % n_ring
+            ring_position[rows, slots] = positions + 1
+            slots = slots + (state["backbone.memory"].shape[4] - n_ring)
+        memory = state["backbone.memory"]
+        memory[rows, :, :, :, slots] = new.permute(0, 4, 1, 2, 3, 5).to(memory.dtype)
+
+    @staticmethod
+    def _room(memory: Tensor, n_ring: int, wanted: int) -> Tensor:
+        """`memory` [B, S, 2, H, P + N, head] with P of at least `wanted`, in whole chunks: so that few shapes occur."""
+        n_prompt = memory.shape[4] - n_ring
+        more = -(-wanted // CHUNK) * CHUNK - n_prompt
+        if more <= 0:
+            return memory
+        room = empty_memory(memory, (*memory.shape[:4], more, memory.shape[5]))
+        return layers_first(torch.cat([memory[:, :, :, :, :n_prompt], room, memory[:, :, :, :, n_prompt:]], dim=4))

@@ -5,7 +5,7 @@ the listen head, the LLM and the speak head become int8 with a scale per row; Py
 by activations that are quantised on the fly, each position by itself (per-token dynamic quantisation, as in ZeroQuant,
 arXiv 2206.01861). The vocoder is arithmetic rather than memory: it computes in bfloat16. So does the memory of the backbone.
 
-"cuda": bfloat16, and the whole step as one CUDA graph (`graph_michiai.py`).
+"cuda": bfloat16, and the whole step as one CUDA graph (`runner_michiai.py`).
 """
 
 from collections.abc import Callable
@@ -14,21 +14,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from .graph_michiai import use_graph
 from .listen_michiai import row_statistics
 from .packed_michiai import (
     ENGINE,
-    Bf16Conv,
-    Bf16ConvTranspose,
-    Bf16Linear,
     Int8Linear,
     Int8Rows,
     Int8Table,
-    Packed,
+    MatrixConv,
+    MatrixConvTranspose,
     TableHead,
     quantise_rows,
 )
-from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, name_modules
+from .runner_michiai import TraceRunner, use_graph
+from .streaming_michiai import CausalConvLast, CausalConvTranspose1d
 
 MODES = ("cpu-int8", "cuda")
 SMALLEST = 2**14  # weights; what is smaller costs nothing and stays as it is
@@ -53,20 +51,18 @@ def _int8(module: nn.Module) -> nn.Module | None:
     return made
 
 
-def _bf16(module: nn.Module) -> nn.Module | None:
-    """The bfloat16 form of a layer of the vocoder; None: it stays."""
-    if isinstance(module, nn.Linear):
-        return Bf16Linear(module)
-    if isinstance(module, CausalConvLast):
-        return Bf16Conv(module)
+def _matrix(module: nn.Module) -> nn.Module | None:
+    """A convolution of the vocoder as a matrix product; None: it stays."""
+    if isinstance(module, CausalConvLast) and module.groups == 1:
+        return MatrixConv(module)
     if isinstance(module, CausalConvTranspose1d) and module.kernel_size[0] % module.stride[0] == 0:
-        return Bf16ConvTranspose(module)
+        return MatrixConvTranspose(module)
     return None
 
 
 def _replace(part: nn.Module, form: Callable[[nn.Module], nn.Module | None], keep: nn.Module | None = None) -> None:
     """Put `form(layer)` in place of each layer of `part` that has one."""
-    for parent in list(part.modules()):
+    for parent in [module for module in part.modules() if module is not keep]:
         for name, child in list(parent.named_children()):
             made = None if child is keep else form(child)
             if made is not None:
@@ -74,7 +70,7 @@ def _replace(part: nn.Module, form: Callable[[nn.Module], nn.Module | None], kee
 
 
 def use_int8(model: Any) -> None:
-    """Put int8 and bfloat16 layers in place of those of `model`; each is packed as soon as it is prepared or used."""
+    """Put int8 matrices and convolutions as matrix products in place of the layers of `model`."""
     llm, vocoder, tied = model.backbone.language_model, model.vocoder, model.config.tie_word_embeddings
     for part in (model.listen, model.backbone, model.speak_head):
         _replace(part, _int8, keep=llm.lm_head if tied else None)
@@ -82,26 +78,21 @@ def use_int8(model: Any) -> None:
         llm.lm_head = TableHead(llm.get_input_embeddings())
         for holder in (model, llm):
             holder._tied_weights_keys = None  # the head has no weights of its own any more
-    for name, part in vocoder.named_children():
-        if name != "head":  # it makes samples: it stays float32
-            part.to(torch.bfloat16)
-            _replace(part, _bf16)
-    if isinstance(vocoder.input, CausalConvTranspose1d):
-        vocoder.input = _bf16(vocoder.input) or vocoder.input
+    _replace(vocoder, _matrix, keep=vocoder.head)
     model.config.optimized = "cpu-int8"
-    name_modules(model)
 
 
 def prepare(model: Any) -> None:
     """Bring a model that has such layers into the form that computes."""
     for name, part in model.vocoder.named_children():
-        if name != "head":
-            part.to(torch.bfloat16)  # loading gives all parts one type
+        if name != "head":  # it makes samples: it stays float32
+            part.to(torch.bfloat16)
     for module in model.modules():
-        if isinstance(module, Packed):
+        if isinstance(module, Int8Rows):
             module.pack()
     model.backbone.memory_dtype = torch.bfloat16
     model.requires_grad_(False).eval()
+    model.runner = TraceRunner(model)
 
 
 def arrange_convolutions(module: nn.Module) -> None:

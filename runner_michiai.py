@@ -1,20 +1,72 @@
-"""One step as one CUDA graph: a frame's thousand small kernels are launched by a single call.
+"""A frame recorded once and replayed: its three thousand small operations cost more in Python than in arithmetic.
 
-A graph works on fixed addresses. So the runner owns one set of memories per batch and prompt size, and lends it to one
+On a CPU the record is a TorchScript trace (the kernels' packed weights can be in it; no compiler is needed, and it is made
+in a second or two), which takes the memories and gives them back.
+
+On a GPU it is a CUDA graph, which works on fixed addresses. So its runner owns one set of memories per batch and prompt size, and lends it to one
 StreamState at a time: while the same state steps, nothing is copied; when another one comes, the former gets its own copy back.
 
 On a CPU the same lines run without a graph, so that all but the capture itself can be tested there.
 """
 
+import warnings
 import weakref
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .streaming_michiai import StreamState
 
-WARM_UP = 3  # steps before the capture: libraries choose their kernels and allocate in them
+WARM_UP = 3  # runs before a record counts: libraries choose their kernels, and TorchScript its plan, in the first ones
+
+
+def shape_of(audio: Tensor, state: StreamState, flow_steps: int) -> tuple[int, ...]:
+    """What a record is made for: batch, slots of the prompt and ring, flow steps."""
+    memory = state.get("backbone.memory")
+    return len(audio), 0 if memory is None else memory.shape[4], flow_steps
+
+
+class _Frame(nn.Module):
+    """`MichiAIModel.frame` as tensors in, tensors out: what a trace can hold."""
+
+    def __init__(self, model: Any, paths: list[str], flow_steps: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([model.listen, model.backbone, model.speak_head, model.vocoder])
+        self.run, self.paths, self.flow_steps = model.frame, paths, flow_steps
+
+    def forward(self, audio: Tensor, noise: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
+        state = StreamState(zip(self.paths, memory, strict=True))
+        out = vars(self.run(audio, state, noise, self.flow_steps))
+        return *out.values(), *(state[path] for path in self.paths)
+
+
+class TraceRunner:
+    """`MichiAIModel.frame` by TorchScript traces, one per shape; made when first needed."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.traces = model, {}
+
+    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> Any:
+        key = shape_of(audio, state, flow_steps)
+        if key not in self.traces:
+            self.traces[key] = self._trace(audio, state.fork(), noise, flow_steps)
+        trace, empty, output = self.traces[key]
+        memory = [state[path] if path in state else torch.zeros_like(like) for path, like in empty.items()]
+        values = trace(audio, noise, *memory)
+        n_out = len(values) - len(memory)
+        state.update(zip(empty, values[n_out:], strict=True))
+        return output(*values[:n_out])
+
+    def _trace(self, audio: Tensor, scratch: StreamState, noise: Tensor, flow_steps: int) -> tuple[Any, StreamState, type]:
+        output = type(self.model.frame(audio, scratch, noise, flow_steps))  # this also makes the memories a new state lacks
+        frame = _Frame(self.model, list(scratch), flow_steps).eval()
+        with warnings.catch_warnings():  # on shapes, which are fixed here, and on TorchScript's age
+            warnings.simplefilter("ignore")
+            trace = torch.jit.trace(frame, (audio, noise, *scratch.fork().values()), check_trace=False)
+        for _ in range(WARM_UP):
+            trace(audio, noise, *scratch.fork().values())
+        return trace, scratch, output
 
 
 class _Lent:
@@ -88,8 +140,7 @@ class GraphRunner:
         self.model, self.lent = model, {}
 
     def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> Any:
-        prompt = state.get("backbone.prompt")
-        key = (len(audio), 0 if prompt is None else prompt.shape[4], flow_steps)
+        key = shape_of(audio, state, flow_steps)
         inputs = {"audio": audio, "noise": noise}
         if key not in self.lent:
             self.lent[key] = _Lent(self.model, inputs, state, flow_steps)
