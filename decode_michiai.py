@@ -85,7 +85,9 @@ def decode(llama: nn.Module, x: Tensor, past: Past) -> Tensor:
     """LlamaModel of one position: `x` [B, D] -> hidden states [B, D]; its keys and values are written to the ring."""
 
     def norm(module: nn.Module, x: Tensor) -> Tensor:
-        return F.rms_norm(x, module.weight.shape, module.weight, module.variance_epsilon)
+        # RMSNorm(x) is the first half of LayerNorm(x, -x), whose mean is 0; PyTorch's CPU kernels know only the latter.
+        size = x.shape[-1]
+        return F.layer_norm(torch.cat([x, -x], -1), (2 * size,), eps=module.variance_epsilon)[..., :size] * module.weight
 
     for index, layer in enumerate(llama.layers):
         x = x + _attend(layer.self_attn, norm(layer.input_layernorm, x), past, index)

@@ -90,6 +90,8 @@ def prepare(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Int8Rows):
             module.pack()
+    for value in (*model.parameters(), *model.buffers()):  # loaded ones are parts of the file, which would stay mapped whole
+        value.data = value.data.clone()
     model.backbone.memory_dtype = torch.bfloat16
     model.requires_grad_(False).eval()
     model.runner = TraceRunner(model)

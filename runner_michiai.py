@@ -51,8 +51,8 @@ class TraceRunner:
         key = shape_of(audio, state, flow_steps)
         if key not in self.traces:
             self.traces[key] = self._trace(audio, state.fork(), noise, flow_steps)
-        trace, empty, output = self.traces[key]
-        memory = [state[path] if path in state else torch.zeros_like(like) for path, like in empty.items()]
+        trace, empty, output = self.traces[key]  # the traced frame, {path: memory on the meta device}, StepOutput
+        memory = [state[path] if path in state else _zeros(like) for path, like in empty.items()]
         values = trace(audio, noise, *memory)
         n_out = len(values) - len(memory)
         state.update(zip(empty, values[n_out:], strict=True))
@@ -61,12 +61,18 @@ class TraceRunner:
     def _trace(self, audio: Tensor, scratch: StreamState, noise: Tensor, flow_steps: int) -> tuple[Any, StreamState, type]:
         output = type(self.model.frame(audio, scratch, noise, flow_steps))  # this also makes the memories a new state lacks
         frame = _Frame(self.model, list(scratch), flow_steps).eval()
+        memory = list(scratch.values())
         with warnings.catch_warnings():  # on shapes, which are fixed here, and on TorchScript's age
             warnings.simplefilter("ignore")
-            trace = torch.jit.trace(frame, (audio, noise, *scratch.fork().values()), check_trace=False)
+            trace = torch.jit.trace(frame, (audio, noise, *memory), check_trace=False)
         for _ in range(WARM_UP):
-            trace(audio, noise, *scratch.fork().values())
-        return trace, scratch, output
+            trace(audio, noise, *memory)
+        return trace, StreamState({path: value.to("meta") for path, value in scratch.items()}), output
+
+
+def _zeros(like: Tensor) -> Tensor:
+    """The empty past in the layout of a memory on the meta device."""
+    return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).zero_()
 
 
 class _Lent:

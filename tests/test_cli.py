@@ -56,9 +56,9 @@ def test_transcribe_and_speak(folder, question, tmp_path, capsys):
     assert soundfile.info(out).frames > 0 and "said.wav" in capsys.readouterr().out
 
 
-def test_bench_ends_in_json(folder, capsys):
-    assert main(["bench", "--quick", "--model", str(folder)]) == 0
-    nano = json.loads(capsys.readouterr().out.splitlines()[-1])["models"]["nano"]
+def test_bench_ends_in_json(folder, tmp_path, capsys):
+    assert main(["bench", "--quick", "--parts", "step", "--out", str(tmp_path), "--model", str(folder)]) == 0
+    nano = json.loads(capsys.readouterr().out.splitlines()[-1])["step"]["models"]["nano"]
     assert 0 < nano["step_ms_p50"] <= nano["step_ms_p95"] <= nano["step_ms_p99"] and nano["rtf"] > 0
 
 
