@@ -139,7 +139,7 @@ def ours(model: Any, context: int, frames: int) -> dict:
 
 def run(model_path: str, quick: bool, n_threads: int = 2) -> dict:
     """-> {"peers": {name: {"ms_per_second": ..., "ratio": to the 530M}}}."""
-    repeats, rows = (1 if quick else 3), {}
+    repeats, rows, n_threads = (1 if quick else 3), {}, 1 if quick else n_threads
     with threads(n_threads):
         rows["MichiAI nano, int8"] = ours(load_model(model_path), 0, 10 if quick else 100)
         if quick:
