@@ -147,7 +147,9 @@ def text_log_probs(output: ListenOutput, table: Tensor) -> Tensor:
 
 
 def embed_tokens(table: Tensor | nn.Module, tokens: Tensor) -> Tensor:
-    """Rows of the LLM's table, a weight [V, W] or a module that holds it in another form: [...] -> [..., W]."""
+    """Rows of the LLM's table, a weight [V, W] or a module that holds it in another form: [...] -> [...,
+    W].
+    """
     return table(tokens) if isinstance(table, nn.Module) else F.embedding(tokens, table)
 
 
@@ -162,8 +164,8 @@ def row_statistics(table: Tensor) -> tuple[Tensor, Tensor]:
 def greedy_text(output: ListenOutput, table: Tensor | nn.Module) -> Tensor:
     """The token heard in every frame, 0 where nothing is new: [B, T].
 
-    The same choice as by `token_logits`, but without a normalised copy of the table: the rows' means and deviations are
-    taken out of the product instead.
+    The same choice as by `token_logits`, but without a normalised copy of the table: the rows' means and
+    deviations are taken out of the product instead.
     """
     hidden = output.text_hidden
     if isinstance(table, nn.Module):

@@ -76,12 +76,19 @@ class MichiAIModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """As of every transformers model, but a checkpoint that does not fit is refused: no part is ever left random."""
-        model, info = super().from_pretrained(*args, output_loading_info=True, **{**kwargs, "ignore_mismatched_sizes": True})
+        """As of every transformers model, but a checkpoint that does not fit is refused: no part is ever
+        left random.
+        """
+        model, info = super().from_pretrained(
+            *args, output_loading_info=True, **{**kwargs, "ignore_mismatched_sizes": True}
+        )
         wrong = {what: sorted(map(str, keys))[:4] for what, keys in info.items() if keys}
         if wrong:
-            raise ValueError(f"the checkpoint {args[0] if args else ''} does not fit its config.json: {wrong}; expected every tensor of "
-                             "the model and no other: are weights and config of the same version?")
+            raise ValueError(
+                f"the checkpoint {args[0] if args else ''} does not fit its config.json: {wrong}; "
+                "expected every tensor of "
+                "the model and no other: are weights and config of the same version?"
+            )
         if model.config.optimized is not None:
             prepare(model)
         else:
@@ -90,7 +97,9 @@ class MichiAIModel(PreTrainedModel):
 
     # ---------------------------------------------------------------- one frame, and the prompt before it
 
-    def forward(self, heard: Tensor, user_text: Tensor, latents: Tensor, own_text: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, heard: Tensor, user_text: Tensor, latents: Tensor, own_text: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Teacher-forced frames from an empty past, as in training.
 
         Args: as of `Backbone.embed_frames`.
@@ -115,7 +124,13 @@ class MichiAIModel(PreTrainedModel):
 
     @torch.inference_mode()
     def step(
-        self, audio: Tensor, state: StreamState, noise: Tensor, *, flow_steps: int = 1, allowed: Tensor | None = None,
+        self,
+        audio: Tensor,
+        state: StreamState,
+        noise: Tensor,
+        *,
+        flow_steps: int = 1,
+        allowed: Tensor | None = None,
         choose: Any = None,
     ) -> StepOutput:
         """One frame for every row.
@@ -137,12 +152,18 @@ class MichiAIModel(PreTrainedModel):
         return out
 
     def frame(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> StepOutput:
-        """The arithmetic of `step`, with the most likely own text: on a GPU nothing in it waits for the device."""
+        """The arithmetic of `step`, with the most likely own text: on a GPU nothing in it waits for the
+        device.
+        """
         B = len(audio)
         memory = {name: state.get(name) for name in ("own_text", "user_text", "latent")}
         if memory["own_text"] is None:
             nothing = torch.zeros(B, 1, dtype=torch.long, device=audio.device)
-            memory = {"own_text": nothing, "user_text": nothing, "latent": noise.new_zeros(B, 1, noise.shape[-1])}
+            memory = {
+                "own_text": nothing,
+                "user_text": nothing,
+                "latent": noise.new_zeros(B, 1, noise.shape[-1]),
+            }
         heard = self.listen(audio, self.backbone.embed_text(memory["user_text"]), state)
         user_text = greedy_text(heard, self.backbone.table)
         x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"])
@@ -169,7 +190,9 @@ class MichiAIModel(PreTrainedModel):
         self._tokenizer = tokenizer
 
     def optimize(self, mode: str) -> "MichiAIModel":
-        """This model in a faster form, for inference only: "cpu-int8" or "cuda" (see `optimize_michiai.py`). Saved as usual."""
+        """This model in a faster form, for inference only: "cpu-int8" or "cuda" (see `optimize_michiai.py`).
+        Saved as usual.
+        """
         return optimize(self, mode)
 
     def generate(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -180,35 +203,68 @@ class MichiAIModel(PreTrainedModel):
         """A reusable Voice from 1 to 30 s of reference audio: a path or (array, rate)."""
         return Voice.from_audio(self, reference)
 
-    def session(self, *, voice: Voice | None = None, instructions: str = "", context: str = "",
-                options: GenerationOptions | None = None, seed: int = 0) -> DuplexSession:
+    def session(
+        self,
+        *,
+        voice: Voice | None = None,
+        instructions: str = "",
+        context: str = "",
+        options: GenerationOptions | None = None,
+        seed: int = 0,
+    ) -> DuplexSession:
         """A conversation. It owns all memory; any number of them share the model."""
-        return DuplexSession(self, voice=voice, instructions=instructions, context=context, options=options, seed=seed)
+        return DuplexSession(
+            self, voice=voice, instructions=instructions, context=context, options=options, seed=seed
+        )
 
-    def converse(self, audio: Audio, *, voice: Voice | None = None, instructions: str = "", context: str = "",
-                 options: GenerationOptions | None = None, seed: int = 0, progress: bool = False) -> Reply:
+    def converse(
+        self,
+        audio: Audio,
+        *,
+        voice: Voice | None = None,
+        instructions: str = "",
+        context: str = "",
+        options: GenerationOptions | None = None,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> Reply:
         """Hold a conversation with a recording; goes on after its end until the answer is finished."""
-        with self.session(voice=voice, instructions=instructions, context=context, options=options, seed=seed) as s:
+        with self.session(
+            voice=voice, instructions=instructions, context=context, options=options, seed=seed
+        ) as s:
             return s.converse(audio, progress=progress)
 
     def transcribe(self, audio: Audio) -> Transcript:
         """What the listen head hears: text with word times."""
         return transcribe(self, audio)
 
-    def speak(self, text: str, *, voice: Voice | None = None, options: GenerationOptions | None = None,
-              seed: int = 0) -> Tensor:
+    def speak(
+        self,
+        text: str,
+        *,
+        voice: Voice | None = None,
+        options: GenerationOptions | None = None,
+        seed: int = 0,
+    ) -> Tensor:
         """Text -> waveform [N], float32 at `config.sampling_rate`."""
         return torch.cat(list(self.speak_stream(text, voice=voice, options=options, seed=seed)))
 
-    def speak_stream(self, text: str, *, voice: Voice | None = None, options: GenerationOptions | None = None,
-                     seed: int = 0) -> Iterator[Tensor]:
+    def speak_stream(
+        self,
+        text: str,
+        *,
+        voice: Voice | None = None,
+        options: GenerationOptions | None = None,
+        seed: int = 0,
+    ) -> Iterator[Tensor]:
         """The frames of `speak` as they come."""
         with self.session(voice=voice, options=options, seed=seed) as session:
             yield from session.read(text)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Modules keep what their constructors drew; only the LLM's unsaved rotary table is made again after loading."""
+        """Modules keep what their constructors drew; only the LLM's unsaved rotary table is made again after
+        loading.
+        """
         if "RotaryEmbedding" in type(module).__name__:
             super()._init_weights(module)
-

@@ -1,9 +1,10 @@
 """Faster forms of a trained model, for inference only; `model.optimize("cpu-int8")` brings them about.
 
-"cpu-int8": one conversation at a time reads every weight once per frame, so the weights' bytes are the cost. The matrices of
-the listen head, the LLM and the speak head become int8 with a scale per row; PyTorch's own FBGEMM kernels multiply them
-by activations that are quantised on the fly, each position by itself (per-token dynamic quantisation, as in ZeroQuant,
-arXiv 2206.01861). The vocoder is arithmetic rather than memory: it computes in bfloat16. So does the memory of the backbone.
+"cpu-int8": one conversation at a time reads every weight once per frame, so the weights' bytes are the cost.
+The matrices of the listen head, the LLM and the speak head become int8 with a scale per row; PyTorch's own
+FBGEMM kernels multiply them by activations that are quantised on the fly, each position by itself (per-token
+dynamic quantisation, as in ZeroQuant, arXiv 2206.01861). The vocoder is arithmetic rather than memory: it
+computes in bfloat16. So does the memory of the backbone.
 
 "cuda": bfloat16, and the whole step as one CUDA graph (`runner_michiai.py`).
 """
@@ -60,7 +61,9 @@ def _matrix(module: nn.Module) -> nn.Module | None:
     return None
 
 
-def _replace(part: nn.Module, form: Callable[[nn.Module], nn.Module | None], keep: nn.Module | None = None) -> None:
+def _replace(
+    part: nn.Module, form: Callable[[nn.Module], nn.Module | None], keep: nn.Module | None = None
+) -> None:
     """Put `form(layer)` in place of each layer of `part` that has one."""
     for parent in [module for module in part.modules() if module is not keep]:
         for name, child in list(parent.named_children()):
@@ -90,7 +93,10 @@ def prepare(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Int8Rows):
             module.pack()
-    for value in (*model.parameters(), *model.buffers()):  # loaded ones are parts of the file, which would stay mapped whole
+    for value in (
+        *model.parameters(),
+        *model.buffers(),
+    ):  # loaded ones are parts of the file, which would stay mapped whole
         value.data = value.data.clone()
     model.backbone.memory_dtype = torch.bfloat16
     model.requires_grad_(False).eval()
@@ -101,7 +107,9 @@ def arrange_convolutions(module: nn.Module) -> None:
     """Lay the weights out as `CausalConvLast` uses them, once instead of in every call; their values stay."""
     for conv in module.modules():
         if isinstance(conv, CausalConvLast) and conv.groups == 1 and not conv.weight.is_meta:
-            conv.weight.data = conv.weight.data[:, :, None].contiguous(memory_format=torch.channels_last)[:, :, 0]
+            conv.weight.data = conv.weight.data[:, :, None].contiguous(memory_format=torch.channels_last)[
+                :, :, 0
+            ]
 
 
 def optimize(model: Any, mode: str) -> Any:
@@ -113,11 +121,17 @@ def optimize(model: Any, mode: str) -> Any:
     if mode not in MODES:
         raise ValueError(f"optimize was asked for {mode!r}; expected one of {list(MODES)}")
     if model.config.optimized is not None or model.runner is not None:
-        raise ValueError(f"optimize was asked for {mode!r}, but this model is optimised already; expected one as from_pretrained loads it")
+        raise ValueError(
+            f"optimize was asked for {mode!r}, but this model is optimised already; "
+            "expected one as from_pretrained loads it"
+        )
     if mode == "cuda":
         return use_graph(model)
     if ENGINE not in torch.backends.quantized.supported_engines:
-        raise ValueError(f"optimize was asked for {mode!r}, but this PyTorch has no {ENGINE} kernels; expected an x86 CPU: use the model as it is")
+        raise ValueError(
+            f"optimize was asked for {mode!r}, but this PyTorch has no {ENGINE} kernels; "
+            "expected an x86 CPU: use the model as it is"
+        )
     use_int8(model.cpu().float())
     prepare(model)
     return model

@@ -1,6 +1,8 @@
-"""Layers in the form that PyTorch's CPU kernels are fastest in; each takes the place of a plain one, for inference only.
+"""Layers in the form that PyTorch's CPU kernels are fastest in; each takes the place of a plain one, for
+inference only.
 
-int8 matrices (FBGEMM) for what is bound by memory, convolutions as matrix products for what is bound by arithmetic.
+int8 matrices (FBGEMM) for what is bound by memory, convolutions as matrix products for what is bound by
+arithmetic.
 
 N outputs, K inputs, B batch, T time, C channels.
 """
@@ -16,7 +18,9 @@ from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamStat
 
 ENGINE = "fbgemm"
 VNNI = torch.cpu._is_vnni_supported()
-LEVELS = 127 if VNNI else 63  # without VNNI the kernel adds pairs of products in 16 bits, which must not overflow
+LEVELS = (
+    127 if VNNI else 63
+)  # without VNNI the kernel adds pairs of products in 16 bits, which must not overflow
 
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,10 +30,11 @@ def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Int8Rows(nn.Module):
-    """An int8 matrix [N, K] whose rows have a scale each; activations are quantised on the fly, each position by itself.
+    """An int8 matrix [N, K] whose rows have a scale each; activations are quantised on the fly, each
+    position by itself.
 
-    The state dict holds the plain rows, so it is saved and loaded like any other; `pack` brings them into the kernel's layout
-    and lets the plain ones go.
+    The state dict holds the plain rows, so it is saved and loaded like any other; `pack` brings them into
+    the kernel's layout and lets the plain ones go.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
@@ -46,7 +51,9 @@ class Int8Rows(nn.Module):
         before = torch.backends.quantized.engine
         torch.backends.quantized.engine = ENGINE
         try:
-            with warnings.catch_warnings():  # PyTorch means to retire quantised tensors; the kernels have no other entrance yet
+            with (
+                warnings.catch_warnings()
+            ):  # PyTorch means to retire quantised tensors; the kernels have no other entrance yet
                 warnings.simplefilter("ignore", UserWarning)
                 zero = torch.zeros(len(self.scale), dtype=torch.long)
                 rows = torch._make_per_channel_quantized_tensor(self.weight.data, self.scale.data, zero, 0)
@@ -62,7 +69,9 @@ class Int8Rows(nn.Module):
         # Several positions: each is brought to -1 .. 1 first, so that none changes how another is rounded.
         rows = x.float().flatten(0, -2)
         size = torch.linalg.vector_norm(rows, float("inf"), -1, keepdim=True).clamp(min=1e-12)
-        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(rows / size, 1 / LEVELS, 128, self._packed)
+        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            rows / size, 1 / LEVELS, 128, self._packed
+        )
         y = y * size if self.bias is None else torch.addcmul(self.bias, y - self.bias, size)
         return y.view(*x.shape[:-1], -1)
 
@@ -80,7 +89,9 @@ class Int8Linear(Int8Rows):
 
 
 class Int8Table(Int8Rows):
-    """The LLM's embedding table: looked up by tokens, multiplied by what was heard, and shared with the LLM's head."""
+    """The LLM's embedding table: looked up by tokens, multiplied by what was heard, and shared with the
+    LLM's head.
+    """
 
     def __init__(self, width: int, tokens: int) -> None:
         super().__init__(width, tokens)
@@ -108,10 +119,11 @@ class TableHead(nn.Module):
 
 
 class MatrixConv(nn.Module):
-    """CausalConvLast of stride 1 as one matrix product over the kernel's steps laid side by side: [B, T, C] -> [B, T, C'].
+    """CausalConvLast of stride 1 as one matrix product over the kernel's steps laid side by side: [B, T, C]
+    -> [B, T, C'].
 
-    At M = T rows the product of the CPU's bfloat16 kernels is faster than their convolution, whose weights are brought into
-    another layout in every call.
+    At M = T rows the product of the CPU's bfloat16 kernels is faster than their convolution, whose weights
+    are brought into another layout in every call.
     """
 
     def __init__(self, like: CausalConvLast) -> None:

@@ -1,10 +1,12 @@
-"""A frame recorded once and replayed: its three thousand small operations cost more in Python than in arithmetic.
+"""A frame recorded once and replayed: its three thousand small operations cost more in Python than in
+arithmetic.
 
-On a CPU the record is a TorchScript trace (the kernels' packed weights can be in it; no compiler is needed, and it is made
-in a second or two), which takes the memories and gives them back.
+On a CPU the record is a TorchScript trace (the kernels' packed weights can be in it; no compiler is needed,
+and it is made in a second or two), which takes the memories and gives them back.
 
-On a GPU it is a CUDA graph, which works on fixed addresses. So its runner owns one set of memories per batch and prompt size, and lends it to one
-StreamState at a time: while the same state steps, nothing is copied; when another one comes, the former gets its own copy back.
+On a GPU it is a CUDA graph, which works on fixed addresses. So its runner owns one set of memories per batch
+and prompt size, and lends it to one StreamState at a time: while the same state steps, nothing is copied;
+when another one comes, the former gets its own copy back.
 
 On a CPU the same lines run without a graph, so that all but the capture itself can be tested there.
 """
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 
 from .streaming_michiai import StreamState
 
-WARM_UP = 3  # runs before a record counts: libraries choose their kernels, and TorchScript its plan, in the first ones
+# runs before a record counts: libraries choose their kernels, and TorchScript its plan, in the first ones
+WARM_UP = 3
 
 
 def shape_of(audio: Tensor, state: StreamState, flow_steps: int) -> tuple[int, ...]:
@@ -51,15 +54,21 @@ class TraceRunner:
         key = shape_of(audio, state, flow_steps)
         if key not in self.traces:
             self.traces[key] = self._trace(audio, state.fork(), noise, flow_steps)
-        trace, empty, output = self.traces[key]  # the traced frame, {path: memory on the meta device}, StepOutput
+        trace, empty, output = self.traces[
+            key
+        ]  # the traced frame, {path: memory on the meta device}, StepOutput
         memory = [state[path] if path in state else _zeros(like) for path, like in empty.items()]
         values = trace(audio, noise, *memory)
         n_out = len(values) - len(memory)
         state.update(zip(empty, values[n_out:], strict=True))
         return output(*values[:n_out])
 
-    def _trace(self, audio: Tensor, scratch: StreamState, noise: Tensor, flow_steps: int) -> tuple[Any, StreamState, type]:
-        output = type(self.model.frame(audio, scratch, noise, flow_steps))  # this also makes the memories a new state lacks
+    def _trace(
+        self, audio: Tensor, scratch: StreamState, noise: Tensor, flow_steps: int
+    ) -> tuple[Any, StreamState, type]:
+        output = type(
+            self.model.frame(audio, scratch, noise, flow_steps)
+        )  # this also makes the memories a new state lacks
         frame = _Frame(self.model, list(scratch), flow_steps).eval()
         memory = list(scratch.values())
         with warnings.catch_warnings():  # on shapes, which are fixed here, and on TorchScript's age
@@ -83,9 +92,13 @@ class _Lent:
         self.inputs = {name: value.clone() for name, value in inputs.items()}
         self.memory, self.borrower, self.graph, self.out = StreamState(), None, None, None
         scratch = state.fork()
-        for _ in range(WARM_UP if inputs["audio"].is_cuda else 1):  # also makes the memories that a new state lacks
+        for _ in range(
+            WARM_UP if inputs["audio"].is_cuda else 1
+        ):  # also makes the memories that a new state lacks
             self._run(scratch)
-        self.memory = StreamState({path: state.get(path, torch.zeros_like(value)).clone() for path, value in scratch.items()})
+        self.memory = StreamState(
+            {path: state.get(path, torch.zeros_like(value)).clone() for path, value in scratch.items()}
+        )
         if inputs["audio"].is_cuda:
             self._capture()
 
@@ -140,7 +153,9 @@ class _Lent:
 
 
 class GraphRunner:
-    """`MichiAIModel.frame` by graphs, one per (batch, prompt positions, flow steps); made when first needed."""
+    """`MichiAIModel.frame` by graphs, one per (batch, prompt positions, flow steps); made when first
+    needed.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model, self.lent = model, {}
@@ -156,7 +171,9 @@ class GraphRunner:
 def use_graph(model: Any, device: str = "cuda") -> Any:
     """`model` in bfloat16 on a GPU, its steps as CUDA graphs."""
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("optimize was asked for 'cuda', but torch finds no CUDA device here; expected 'cpu-int8'")
+        raise ValueError(
+            "optimize was asked for 'cuda', but torch finds no CUDA device here; expected 'cpu-int8'"
+        )
     model.to(device, torch.bfloat16).requires_grad_(False).eval()
     model.vocoder.head.float()  # it makes samples
     model.runner = GraphRunner(model)

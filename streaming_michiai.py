@@ -164,7 +164,9 @@ def enter_ring(start: Tensor, T: int, window: int) -> Ring:
 
 
 class CausalAttention(nn.Module):
-    """Self attention over the last `window` positions; memory: a ring [B, 2 (key, value), H, window, D / H]."""
+    """Self attention over the last `window` positions; memory: a ring [B, 2 (key, value), H, window, D /
+    H].
+    """
 
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
@@ -176,9 +178,17 @@ class CausalAttention(nn.Module):
         self.path = ""
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, state: StreamState | None, ring: Ring | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        state: StreamState | None,
+        ring: Ring | None,
     ) -> Tensor:
-        """`x` [B, T, D]; offline, `mask` [1, 1, T, T] or None for plainly causal; streaming, `ring` -> [B, T, D]."""
+        """`x` [B, T, D]; offline, `mask` [1, 1, T, T] or None for plainly causal; streaming, `ring` -> [B,
+        T, D].
+        """
         B, T, D = x.shape
         query, key, value = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)  # keys are remembered rotated
@@ -189,12 +199,16 @@ class CausalAttention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(B, T, D))
 
     def _past(self, new: Tensor, state: StreamState, ring: Ring) -> Tensor:
-        """Keys and values to attend to, in any order; the newest of `new` [B, 2, H, T, D / H] are remembered."""
+        """Keys and values to attend to, in any order; the newest of `new` [B, 2, H, T, D / H] are
+        remembered.
+        """
         if self.path not in state:
             state[self.path] = new.new_zeros(*new.shape[:3], self.window, new.shape[-1])
         memory = state[self.path]
         seen = torch.cat([memory, new], dim=3) if new.shape[3] > 1 else memory
-        memory[ring.rows, :, :, ring.slots[:, -self.window :]] = new[:, :, :, -self.window :].permute(0, 3, 1, 2, 4)
+        memory[ring.rows, :, :, ring.slots[:, -self.window :]] = new[:, :, :, -self.window :].permute(
+            0, 3, 1, 2, 4
+        )
         return seen
 
 
@@ -222,7 +236,13 @@ class CausalLayer(nn.Module):
         self.feed_forward = FeedForward(width, hidden)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, state: StreamState | None, ring: Ring | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        state: StreamState | None,
+        ring: Ring | None,
     ) -> Tensor:
         x = x + self.attention(self.attention_norm(x), cos, sin, mask, state, ring)
         return x + self.feed_forward(self.feed_forward_norm(x))

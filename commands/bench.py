@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 import torch
+
 from michiai.evaluation import bench_growth, bench_peers, bench_step, bench_vocoder
 
 from .shared import add_model
@@ -16,33 +17,60 @@ HELP = "measure the speed of nano and of the 530M preset (random weights), and o
 PARTS = ("step", "peers", "growth", "vocoder", "load")
 NOTES = """
 parts:
-  step     step time p50, p95, p99 and time to first audio, eager and optimised, 1 and 2 threads; where the time goes
-  peers    PocketTTS, Moshi, CSM from transformers with random weights, per second of audio
+  step     step time p50, p95, p99 and time to first audio, eager and optimised, 1 and 2 threads; where the
+  time goes peers    PocketTTS, Moshi, CSM from transformers with random weights, per second of audio
   growth   sessions, flow steps, prompt length, an hour of conversation; plots
   vocoder  per second of audio, beside Mimi's decoder and HiFi-GAN V1
   load     time of from_pretrained, resident memory
-Each part's figures are written to OUT/PART.json as soon as it is done. The last line printed is one JSON object."""
+Each part's figures are written to OUT/PART.json as soon as it is done. The last line printed is one JSON
+object."""
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     p = commands.add_parser(
-        "bench", help=HELP, description=f"{HELP}. Real time is 80 ms per frame.", epilog=NOTES,
+        "bench",
+        help=HELP,
+        description=f"{HELP}. Real time is 80 ms per frame.",
+        epilog=NOTES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     add_model(p)
-    p.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, metavar="PART", help="some of the parts below")
-    p.add_argument("--quick", action="store_true", help="a few frames of nano alone: only checks that it runs")
-    p.add_argument("--frames", type=int, default=2000, metavar="N", help="frames of the 530M, int8, two threads (default 2000)")
+    p.add_argument(
+        "--parts",
+        nargs="+",
+        default=list(PARTS),
+        choices=PARTS,
+        metavar="PART",
+        help="some of the parts below",
+    )
+    p.add_argument(
+        "--quick", action="store_true", help="a few frames of nano alone: only checks that it runs"
+    )
+    p.add_argument(
+        "--frames",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="frames of the 530M, int8, two threads (default 2000)",
+    )
     p.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of peers (default 2)")
-    p.add_argument("--device", default="cpu", help="cpu or cuda: step and growth only; peers, vocoder and load are of the CPU")
+    p.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu or cuda: step and growth only; peers, vocoder and load are of the CPU",
+    )
     p.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the eager models")
-    p.add_argument("--out", default="out/bench", metavar="DIR", help="for figures and plots (default out/bench)")
+    p.add_argument(
+        "--out", default="out/bench", metavar="DIR", help="for figures and plots (default out/bench)"
+    )
     p.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     if args.threads < 1 or args.frames < 1:
-        raise ValueError(f"--threads is {args.threads} and --frames is {args.frames}; expected 1 or more of both")
+        raise ValueError(
+            f"--threads is {args.threads} and --frames is {args.frames}; expected 1 or more of both"
+        )
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device is {args.device!r}, but torch finds no CUDA device here; expected cpu")
     out, dtype = Path(args.out), getattr(torch, args.dtype)
@@ -61,7 +89,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"\n== {part}")
         began = time.perf_counter()
         result[part] = run_part[part]() | {"bench_seconds": time.perf_counter() - began}
-        (out / f"{part}.json").write_text(json.dumps(result[part] | {k: result[k] for k in ("machine", "date")}, indent=1) + "\n")
+        (out / f"{part}.json").write_text(
+            json.dumps(result[part] | {k: result[k] for k in ("machine", "date")}, indent=1) + "\n"
+        )
     print(json.dumps(result))
 
 

@@ -1,7 +1,8 @@
-"""bench peers: other speech models of transformers with random weights, in the same run and on the same threads.
+"""bench peers: other speech models of transformers with random weights, in the same run and on the same
+threads.
 
-Every figure is milliseconds of compute per second of audio. Two lengths are measured and subtracted, so that what happens
-once (a prompt, an import) does not count.
+Every figure is milliseconds of compute per second of audio. Two lengths are measured and subtracted, so that
+what happens once (a prompt, an import) does not count.
 """
 
 import time
@@ -40,15 +41,27 @@ def pocket_tts(repeats: int) -> dict:
 
     def generate(frames: int) -> float:
         began = time.perf_counter()
-        model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=frames, num_flow_steps=1,
-                       do_sample=True, temperature=0.7, frames_after_eos=1, eos_threshold=1e9, return_dict_in_generate=True)  # fmt: skip
+        model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=frames,
+            num_flow_steps=1,
+            do_sample=True,
+            temperature=0.7,
+            frames_after_eos=1,
+            eos_threshold=1e9,
+            return_dict_in_generate=True,
+        )
         return time.perf_counter() - began
 
     generate(4)
     latents = (generate(10 + 10 * repeats) - generate(10)) / (10 * repeats)
     mimi = mimi_frame(repeats)["decode"]  # its decoder is a Mimi decoder without codebooks
-    return {"parameters": sum(p.numel() for p in model.parameters()), "seconds_per_frame": latents + mimi,
-            "note": "latents measured; its decoder counted as Mimi's"}  # fmt: skip
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds_per_frame": latents + mimi,
+        "note": "latents measured; its decoder counted as Mimi's",
+    }
 
 
 def mimi_frame(repeats: int) -> dict[str, float]:
@@ -59,9 +72,14 @@ def mimi_frame(repeats: int) -> dict[str, float]:
     codes = torch.randint(0, 2048, (1, 8, 1))
 
     def decode() -> None:
-        past[0] = mimi.decode(codes, decoder_past_key_values=past[0], return_dict=True).decoder_past_key_values
+        past[0] = mimi.decode(
+            codes, decoder_past_key_values=past[0], return_dict=True
+        ).decoder_past_key_values
 
-    return {"decode": per_step(decode, 4 * repeats), "encode": per_step(lambda: mimi.encode(sound), 4 * repeats)}
+    return {
+        "decode": per_step(decode, 4 * repeats),
+        "encode": per_step(lambda: mimi.encode(sound), 4 * repeats),
+    }
 
 
 def moshi(repeats: int) -> dict:
@@ -90,20 +108,27 @@ def moshi(repeats: int) -> dict:
     def codebooks() -> None:
         past = None
         for _ in range(config.num_codebooks):
-            past = depth(input_ids=one, last_hidden_state=hidden, past_key_values=past, use_cache=True).past_key_values
+            past = depth(
+                input_ids=one, last_hidden_state=hidden, past_key_values=past, use_cache=True
+            ).past_key_values
 
     depth_seconds, mimi = per_step(codebooks, 2 * repeats), mimi_frame(repeats)
     size = parameters[few] + (parameters[many] - parameters[few]) / (many - few) * (MOSHI_LAYERS - few)
     return {
         "parameters": size + sum(p.numel() for p in depth.parameters()),
         "seconds_per_frame": backbone + depth_seconds + mimi["encode"] + mimi["decode"],
-        "backbone": backbone, "depth": depth_seconds, "mimi_encode": mimi["encode"], "mimi_decode": mimi["decode"],
+        "backbone": backbone,
+        "depth": depth_seconds,
+        "mimi_encode": mimi["encode"],
+        "mimi_decode": mimi["decode"],
         "note": f"layers {few} and {many} built, {MOSHI_LAYERS} extrapolated",
-    }  # fmt: skip
+    }
 
 
 def csm(repeats: int) -> dict:
-    """Sesame CSM 1B in bfloat16: backbone of 16 layers extrapolated from 2, depth decoder whole, Mimi's decoder."""
+    """Sesame CSM 1B in bfloat16: backbone of 16 layers extrapolated from 2, depth decoder whole, Mimi's
+    decoder.
+    """
     from transformers import CsmBackboneModel, CsmConfig, CsmDepthDecoderForCausalLM
 
     seconds, config = {}, CsmConfig()
@@ -122,19 +147,32 @@ def csm(repeats: int) -> dict:
     ids = torch.zeros(1, 1, dtype=torch.long)
 
     def codebooks() -> None:
-        depth.generate(input_ids=ids, backbone_last_hidden_state=x[:, 0], max_new_tokens=config.num_codebooks - 1,
-                       min_new_tokens=config.num_codebooks - 1, do_sample=False)  # fmt: skip
+        depth.generate(
+            input_ids=ids,
+            backbone_last_hidden_state=x[:, 0],
+            max_new_tokens=config.num_codebooks - 1,
+            min_new_tokens=config.num_codebooks - 1,
+            do_sample=False,
+        )
 
     depth_seconds = per_step(codebooks, max(1, repeats // 2), 1)
-    return {"parameters": None, "seconds_per_frame": backbone + depth_seconds + mimi_frame(repeats)["decode"],
-            "backbone": backbone, "depth": depth_seconds, "note": f"layers {few} and {many} built, the rest extrapolated"}  # fmt: skip
+    return {
+        "parameters": None,
+        "seconds_per_frame": backbone + depth_seconds + mimi_frame(repeats)["decode"],
+        "backbone": backbone,
+        "depth": depth_seconds,
+        "note": f"layers {few} and {many} built, the rest extrapolated",
+    }
 
 
 def ours(model: Any, context: int, frames: int) -> dict:
     """A whole duplex frame."""
     count = sum(p.numel() for p in model.parameters())
     model.optimize("cpu-int8")
-    return {"parameters": count, "seconds_per_frame": float(sorted(Conversation(model, context).steps(frames))[frames // 2])}
+    return {
+        "parameters": count,
+        "seconds_per_frame": float(sorted(Conversation(model, context).steps(frames))[frames // 2]),
+    }
 
 
 def run(model_path: str, quick: bool, n_threads: int = 2) -> dict:
@@ -149,9 +187,26 @@ def run(model_path: str, quick: bool, n_threads: int = 2) -> dict:
             rows |= {"PocketTTS": pocket_tts(repeats), "Moshi": moshi(repeats), "CSM": csm(repeats)}
     base = rows.get("MichiAI 530M, int8", rows["MichiAI nano, int8"])["seconds_per_frame"]
     for row in rows.values():
-        row["ms_per_second"], row["ratio"] = row["seconds_per_frame"] / FRAME * 1e3, row["seconds_per_frame"] / base
-    print(f"{n_threads} thread(s); ratio: compute per second of audio over that of our {'nano' if quick else '530M'}")
-    print(table(["model", "parameters", "ms per s of audio", "ratio", "note"],
-                [[name, f"{r['parameters'] / 1e6:.0f} M" if r["parameters"] else "-", f"{r['ms_per_second']:.0f}",
-                  f"{r['ratio']:.2f}", r.get("note", "")] for name, r in rows.items()]))  # fmt: skip
+        row["ms_per_second"], row["ratio"] = (
+            row["seconds_per_frame"] / FRAME * 1e3,
+            row["seconds_per_frame"] / base,
+        )
+    print(
+        f"{n_threads} thread(s); ratio: compute per second of audio over our {'nano' if quick else '530M'}"
+    )
+    print(
+        table(
+            ["model", "parameters", "ms per s of audio", "ratio", "note"],
+            [
+                [
+                    name,
+                    f"{r['parameters'] / 1e6:.0f} M" if r["parameters"] else "-",
+                    f"{r['ms_per_second']:.0f}",
+                    f"{r['ratio']:.2f}",
+                    r.get("note", ""),
+                ]
+                for name, r in rows.items()
+            ],
+        )
+    )
     return {"threads": n_threads, "peers": rows}

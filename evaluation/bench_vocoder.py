@@ -1,4 +1,6 @@
-"""bench vocoder: cost per second of audio, streaming, beside Mimi's decoder and HiFi-GAN V1 offline. bench load: time and memory."""
+"""bench vocoder: cost per second of audio, streaming, beside Mimi's decoder and HiFi-GAN V1 offline. bench
+load: time and memory.
+"""
 
 import json
 import subprocess
@@ -36,7 +38,9 @@ def ours(model: Any, repeats: int) -> dict[str, float]:
     state, frame = StreamState(), torch.randn(1, 1, model.config.latent_dim)
     second = torch.randn(1, 25, model.config.latent_dim)  # two seconds
     return {
-        "streaming": milliseconds(lambda: model.vocoder(frame, state), 1 / model.config.frame_rate, 12 * repeats),
+        "streaming": milliseconds(
+            lambda: model.vocoder(frame, state), 1 / model.config.frame_rate, 12 * repeats
+        ),
         "offline": milliseconds(lambda: model.vocoder(second), 2.0, repeats),
     }
 
@@ -63,9 +67,12 @@ def hifi_gan_v1(repeats: int) -> dict[str, float]:
     from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
     config = SpeechT5HifiGanConfig(
-        model_in_dim=80, sampling_rate=22_050, upsample_initial_channel=512, upsample_rates=[8, 8, 2, 2],
+        model_in_dim=80,
+        sampling_rate=22_050,
+        upsample_initial_channel=512,
+        upsample_rates=[8, 8, 2, 2],
         upsample_kernel_sizes=[16, 16, 4, 4],
-    )  # fmt: skip
+    )
     vocoder, mels = SpeechT5HifiGan(config).eval(), torch.randn(172, 80)
     return {"offline": milliseconds(lambda: vocoder(mels), 172 * 256 / 22_050, repeats)}
 
@@ -84,8 +91,15 @@ def run(model_path: str, quick: bool, n_threads: int = 1) -> dict:
             rows["Mimi decoder"] = mimi_decoder(repeats)
             rows["HiFi-GAN V1"] = hifi_gan_v1(repeats)
     print(f"milliseconds per second of audio, {n_threads} thread(s)")
-    print(table(["vocoder", "streaming", "offline"],
-                [[name, *(f"{r[k]:.1f}" if k in r else "-" for k in ("streaming", "offline"))] for name, r in rows.items()]))  # fmt: skip
+    print(
+        table(
+            ["vocoder", "streaming", "offline"],
+            [
+                [name, *(f"{r[k]:.1f}" if k in r else "-" for k in ("streaming", "offline"))]
+                for name, r in rows.items()
+            ],
+        )
+    )
     result: dict = {"threads": n_threads, "vocoders": rows}
     if "Mimi decoder" in rows:
         mimi, gan = rows["Mimi decoder"], rows["HiFi-GAN V1"]
@@ -117,7 +131,9 @@ def fresh(folder: str, context: int, *form: str) -> dict:
     command = [sys.executable, "-c", LOADER, folder, str(context), *form]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise ValueError(f"loading {folder} failed: {done.stderr.strip().splitlines()[-1]}; expected a model's folder")
+        raise ValueError(
+            f"loading {folder} failed: {done.stderr.strip().splitlines()[-1]}; expected a model's folder"
+        )
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -128,6 +144,13 @@ def run_load(model_path: str, quick: bool) -> dict:
         with tempfile.TemporaryDirectory() as folder:
             random_model(PRESET).optimize("cpu-int8").save_pretrained(Path(folder))
             rows["530M, cpu-int8, saved"] = fresh(folder, 1000)
-    print(table(["loaded", "seconds", "imports MB", "resident MB"],
-                [[name, f"{r['seconds']:.2f}", f"{r['imports_mb']:.0f}", f"{r['resident_mb']:.0f}"] for name, r in rows.items()]))  # fmt: skip
+    print(
+        table(
+            ["loaded", "seconds", "imports MB", "resident MB"],
+            [
+                [name, f"{r['seconds']:.2f}", f"{r['imports_mb']:.0f}", f"{r['resident_mb']:.0f}"]
+                for name, r in rows.items()
+            ],
+        )
+    )
     return {"load": rows}

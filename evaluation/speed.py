@@ -35,14 +35,18 @@ def wait(device: torch.device) -> None:
 
 
 class Conversation:
-    """`batch` conversations of random sound with a model, after a prompt of `context` random tokens and its own voice."""
+    """`batch` conversations of random sound with a model, after a prompt of `context` random tokens and its
+    own voice.
+    """
 
     def __init__(self, model: Any, context: int = 0, batch: int = 1, flow_steps: int = 1) -> None:
         from michiai.streaming_michiai import StreamState
 
         self.model, self.flow_steps, self.batch, self.state = model, flow_steps, batch, StreamState()
         self.generator, self.like = torch.Generator().manual_seed(0), model.default_voice
-        tokens = torch.randint(10, model.config.text_config.vocab_size, (batch, context), generator=self.generator)
+        tokens = torch.randint(
+            10, model.config.text_config.vocab_size, (batch, context), generator=self.generator
+        )
         voice = self.like[None].expand(batch, -1, -1).to(model.dtype)
         model.prompt(self.state, tokens.to(self.like.device), voice)
 
@@ -57,7 +61,9 @@ class Conversation:
         self.model.step(audio, self.state, noise, flow_steps=self.flow_steps).audio.float().cpu()
         return clock() - began
 
-    def steps(self, frames: int, warm_up: int = WARM_UP, clock: Callable[[], float] = time.perf_counter) -> np.ndarray:
+    def steps(
+        self, frames: int, warm_up: int = WARM_UP, clock: Callable[[], float] = time.perf_counter
+    ) -> np.ndarray:
         """Seconds of every step [frames], after a warm-up."""
         return np.array([self.step(clock) for _ in range(warm_up + frames)])[warm_up:]
 
@@ -87,7 +93,19 @@ def measure(model: Any, frames: int, flow_steps: int = 1, n_threads: int = 1, co
 
 def print_speed(rows: dict[str, dict]) -> None:
     """A table of `measure`'s figures by name."""
-    head = ["model", "where", "form", "context", "frames", "p50 ms", "p95 ms", "p99 ms", "RTF", "TTFA (a) p50", "p95"]
+    head = [
+        "model",
+        "where",
+        "form",
+        "context",
+        "frames",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "RTF",
+        "TTFA (a) p50",
+        "p95",
+    ]
     body = []
     for name, r in rows.items():
         figures = [f"{r[key]:.1f}" for key in ("step_ms_p50", "step_ms_p95", "step_ms_p99")]

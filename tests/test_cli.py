@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from helpers import speech
+
 from michiai.__main__ import main, parser
+
+from helpers import speech
 
 
 @pytest.fixture
