@@ -126,12 +126,12 @@ class Backbone(nn.Module):
         """
         if state is None:
             return self.language_model.model(inputs_embeds=x, use_cache=False).last_hidden_state
-        self._open(x, state)
+        self.open(x, state)
         if x.shape[1] == 1 and self.lean and not prompt:
             return self._one(x, state)
         return torch.cat([self._chunk(piece, state, prompt) for piece in x.split(CHUNK, dim=1)], dim=1)
 
-    def _open(self, x: Tensor, state: StreamState) -> None:
+    def open(self, x: Tensor, state: StreamState) -> None:
         """The memory of a new conversation: no slots for a prompt, and a ring that also holds the newest
         position.
         """

@@ -108,7 +108,7 @@ class ListenHead(nn.Module):
 
     def encode(self, mel: Tensor, state: StreamState | None = None) -> Tensor:
         """Log-mel [B, bins, M] -> sound per frame [B, T, D], before attention."""
-        x = mel.transpose(1, 2)
+        x = mel.transpose(1, 2).to(self.transformer.norm.weight.dtype)
         for halve, refine in zip(
             self.halve, self.refine, strict=False
         ):  # the transformer refines the last rate

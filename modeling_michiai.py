@@ -151,6 +151,16 @@ class MichiAIModel(PreTrainedModel):
             state["own_text"] = out.own_text[:, None]
         return out
 
+    @torch.inference_mode()
+    def ready(self, state: StreamState, flow_steps: int = 1) -> None:
+        """Prepare for the frames of `state`, whose prompt is set: an optimised model records one per
+        shape.
+        """
+        if self.runner is not None:
+            like, batch = self.default_voice, len(state["backbone.count"]) if state else 1
+            audio = torch.zeros(batch, self.config.frame_size, device=like.device)
+            self.runner.ready(audio, state, like.new_zeros(batch, self.config.latent_dim), flow_steps)
+
     def frame(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> StepOutput:
         """The arithmetic of `step`, with the most likely own text: on a GPU nothing in it waits for the
         device.

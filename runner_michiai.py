@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .codec_michiai import LogMel
 from .streaming_michiai import StreamState
 
 # runs before a record counts: libraries choose their kernels, and TorchScript its plan, in the first ones
@@ -26,8 +27,7 @@ WARM_UP = 3
 
 def shape_of(audio: Tensor, state: StreamState, flow_steps: int) -> tuple[int, ...]:
     """What a record is made for: batch, slots of the prompt and ring, flow steps."""
-    memory = state.get("backbone.memory")
-    return len(audio), 0 if memory is None else memory.shape[4], flow_steps
+    return len(audio), state["backbone.memory"].shape[4], flow_steps
 
 
 class _Frame(nn.Module):
@@ -51,17 +51,21 @@ class TraceRunner:
         self.model, self.traces = model, {}
 
     def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> Any:
-        key = shape_of(audio, state, flow_steps)
-        if key not in self.traces:
-            self.traces[key] = self._trace(audio, state.fork(), noise, flow_steps)
-        trace, empty, output = self.traces[
-            key
-        ]  # the traced frame, {path: memory on the meta device}, StepOutput
+        # the traced frame, {path: memory on the meta device}, StepOutput
+        trace, empty, output = self.traces[self.ready(audio, state, noise, flow_steps)]
         memory = [state[path] if path in state else _zeros(like) for path, like in empty.items()]
         values = trace(audio, noise, *memory)
         n_out = len(values) - len(memory)
         state.update(zip(empty, values[n_out:], strict=True))
         return output(*values[:n_out])
+
+    def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> tuple[int, ...]:
+        """Record the frame for such conversations, if that is not done; -> its key."""
+        self.model.backbone.open(noise[:, None], state)
+        key = shape_of(audio, state, flow_steps)
+        if key not in self.traces:
+            self.traces[key] = self._trace(audio, state.fork(), noise, flow_steps)
+        return key
 
     def _trace(
         self, audio: Tensor, scratch: StreamState, noise: Tensor, flow_steps: int
@@ -161,11 +165,16 @@ class GraphRunner:
         self.model, self.lent = model, {}
 
     def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> Any:
+        key = self.ready(audio, state, noise, flow_steps)
+        return self.lent[key].step({"audio": audio, "noise": noise}, state)
+
+    def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> tuple[int, ...]:
+        """Record the frame for such conversations, if that is not done; -> its key."""
+        self.model.backbone.open(noise[:, None], state)
         key = shape_of(audio, state, flow_steps)
-        inputs = {"audio": audio, "noise": noise}
         if key not in self.lent:
-            self.lent[key] = _Lent(self.model, inputs, state, flow_steps)
-        return self.lent[key].step(inputs, state)
+            self.lent[key] = _Lent(self.model, {"audio": audio, "noise": noise}, state, flow_steps)
+        return key
 
 
 def use_graph(model: Any, device: str = "cuda") -> Any:
@@ -175,6 +184,9 @@ def use_graph(model: Any, device: str = "cuda") -> Any:
             "optimize was asked for 'cuda', but torch finds no CUDA device here; expected 'cpu-int8'"
         )
     model.to(device, torch.bfloat16).requires_grad_(False).eval()
-    model.vocoder.head.float()  # it makes samples
+    for part in model.modules():  # what touches samples stays exact
+        if isinstance(part, LogMel):
+            part.float()
+    model.vocoder.head.float()
     model.runner = GraphRunner(model)
     return model

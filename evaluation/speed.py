@@ -55,7 +55,7 @@ class Conversation:
         config = self.model.config
         audio = 0.1 * torch.randn(self.batch, config.frame_size, generator=self.generator)
         noise = torch.randn(self.batch, config.latent_dim, generator=self.generator)
-        audio, noise = (x.to(self.like.device, self.model.dtype) for x in (audio, noise))
+        audio, noise = audio.to(self.like.device), noise.to(self.like.device, self.model.dtype)
         wait(self.like.device)
         began = clock()
         self.model.step(audio, self.state, noise, flow_steps=self.flow_steps).audio.float().cpu()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from michiai.modeling_michiai import MichiAIModel
 from michiai.packed_michiai import Int8Linear, MatrixConv, MatrixConvTranspose
-from michiai.runner_michiai import GraphRunner
+from michiai.runner_michiai import GraphRunner, use_graph
 from michiai.streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, name_modules
 
 from helpers import tiny_config, tiny_model
@@ -30,7 +30,7 @@ def run(
     sounds = []
     for _ in range(frames):
         audio = 0.1 * torch.randn(rows, model.config.frame_size, generator=generator)
-        noise = torch.randn(rows, model.config.latent_dim, generator=generator)
+        noise = torch.randn(rows, model.config.latent_dim, generator=generator).to(model.dtype)
         sounds.append(model.step(audio, state, noise).audio.float())
     return torch.stack(sounds, 1)
 
@@ -198,6 +198,15 @@ def test_two_conversations_take_turns_on_one_graph(plain: MichiAIModel) -> None:
         plain.runner = None
     for s in (0, 1):
         assert torch.allclose(torch.stack(got[s::2], 1), wanted[s], atol=1e-5)
+
+
+def test_the_form_of_a_gpu_computes_in_bfloat16(plain: MichiAIModel) -> None:
+    """What `optimize("cuda")` does, on the CPU."""
+    made = use_graph(copy.deepcopy(plain), "cpu")
+    sound = run(made, frames=4)
+    assert sound.isfinite().all() and error(sound, run(plain, frames=4)) < 0.2
+    assert made.dtype == torch.bfloat16 and made.runner.lent
+    assert made.voice((torch.randn(32_000).numpy() * 0.1, 16_000)).latents.isfinite().all()
 
 
 def test_saved_and_loaded(fast: MichiAIModel, tmp_path: Path) -> None:
