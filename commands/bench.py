@@ -59,7 +59,6 @@ def add(commands: argparse._SubParsersAction) -> None:
         default="cpu",
         help="cpu or cuda: step and growth only; peers, vocoder and load are of the CPU",
     )
-    p.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the eager models")
     p.add_argument(
         "--out", default="out/bench", metavar="DIR", help="for figures and plots (default out/bench)"
     )
@@ -73,12 +72,12 @@ def run(args: argparse.Namespace) -> None:
         )
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device is {args.device!r}, but torch finds no CUDA device here; expected cpu")
-    out, dtype = Path(args.out), getattr(torch, args.dtype)
+    out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     run_part = {
-        "step": lambda: bench_step.run(args.model, args.device, dtype, args.frames, args.quick),
+        "step": lambda: bench_step.run(args.model, args.device, args.frames, args.quick),
         "peers": lambda: bench_peers.run(args.model, args.quick, args.threads),
-        "growth": lambda: bench_growth.run(args.model, out, args.quick, args.device, dtype),
+        "growth": lambda: bench_growth.run(args.model, out, args.quick, args.device),
         "vocoder": lambda: bench_vocoder.run(args.model, args.quick),
         "load": lambda: bench_vocoder.run_load(args.model, args.quick),
     }

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from .load import load_model
 from .report import table
@@ -62,9 +61,7 @@ def plot(curves: dict[str, tuple[list, list, str, str]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def run(
-    model_path: str, out: Path, quick: bool, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> dict:
+def run(model_path: str, out: Path, quick: bool, device: str = "cpu") -> dict:
     """-> curves of nano on one thread (or on the GPU), drawn to `out`/growth.png and `out`/hour.png."""
     frames = 3 if quick else 15
     sessions = (
@@ -75,9 +72,7 @@ def run(
         return float(np.median(Conversation(model, *args, **kwargs).steps(frames, warm_up=3))) * 1e3
 
     with threads(1):
-        model = load_model(model_path, device, dtype).optimize(
-            "cuda" if device.startswith("cuda") else "cpu-int8"
-        )
+        model = load_model(model_path, device).optimize("cuda" if device.startswith("cuda") else "cpu-int8")
         by_sessions = [median(model, batch=n) for n in sessions]
         flow = FLOW_STEPS[:2] if quick else FLOW_STEPS
         by_flow = [median(model, flow_steps=n) for n in flow]

@@ -1,4 +1,4 @@
-"""bench step: PyTorch's kernels for one position times a matrix, at the 530M's shapes; why FBGEMM was chosen."""
+"""bench step: PyTorch's kernels for one position times a matrix, at the 530M's shapes; why FBGEMM it is."""
 
 import time
 import warnings

@@ -20,6 +20,16 @@ FRAME = 0.08  # seconds: all of these work at 12.5 Hz
 MOSHI_LAYERS, MOSHI_BUILT = 32, (1, 3)
 
 
+def build(make: Callable[[], Any]) -> Any:
+    """A model in bfloat16 whose values are all alike: random draws by the billion would take minutes."""
+    with torch.device("meta"):
+        model = make().to(torch.bfloat16)
+    model = model.to_empty(device="cpu").eval()
+    for value in (*model.parameters(), *model.buffers()):
+        value.data.fill_(0.01 if value.is_floating_point() else 0)
+    return model
+
+
 def per_step(step: Callable[[], Any], repeats: int, warm_up: int = 2) -> float:
     """Median seconds of a step."""
     spent = []
@@ -87,22 +97,21 @@ def moshi(repeats: int) -> dict:
     from transformers import MoshiConfig, MoshiForCausalLM
     from transformers.models.moshi.modeling_moshi import MoshiDepthDecoder
 
-    seconds, one = {}, torch.zeros(1, 1, dtype=torch.long)
+    seconds, parameters, one = {}, {}, torch.zeros(1, 1, dtype=torch.long)
     for layers in MOSHI_BUILT:
-        model = MoshiForCausalLM(MoshiConfig(num_hidden_layers=layers)).to(torch.bfloat16).eval()
+        model = build(lambda n=layers: MoshiForCausalLM(MoshiConfig(num_hidden_layers=n)))
         past = [None]
 
         def step(model: Any = model, past: list = past) -> None:
             past[0] = model(input_ids=one, past_key_values=past[0], use_cache=True).past_key_values
 
         seconds[layers] = per_step(step, 4 * repeats)
-        parameters = {**locals().get("parameters", {}), layers: sum(p.numel() for p in model.parameters())}
-        del model, past
+        parameters[layers] = sum(p.numel() for p in model.parameters())
     few, many = MOSHI_BUILT
     layer = (seconds[many] - seconds[few]) / (many - few)
     backbone = seconds[few] + layer * (MOSHI_LAYERS - few)
     config = MoshiConfig()
-    depth = MoshiDepthDecoder(config.depth_decoder_config).to(torch.bfloat16).eval()
+    depth = build(lambda: MoshiDepthDecoder(config.depth_decoder_config))
     hidden = torch.randn(1, 1, config.hidden_size, dtype=torch.bfloat16)
 
     def codebooks() -> None:
@@ -134,8 +143,7 @@ def csm(repeats: int) -> dict:
     seconds, config = {}, CsmConfig()
     x = torch.randn(1, 1, config.hidden_size, dtype=torch.bfloat16)
     for layers in MOSHI_BUILT:
-        small = CsmConfig(num_hidden_layers=layers)
-        model, past = CsmBackboneModel(small).to(torch.bfloat16).eval(), [None]
+        model, past = build(lambda n=layers: CsmBackboneModel(CsmConfig(num_hidden_layers=n))), [None]
 
         def step(model: Any = model, past: list = past) -> None:
             past[0] = model(inputs_embeds=x, past_key_values=past[0], use_cache=True).past_key_values
@@ -143,7 +151,7 @@ def csm(repeats: int) -> dict:
         seconds[layers] = per_step(step, 4 * repeats)
     few, many = MOSHI_BUILT
     backbone = seconds[few] + (seconds[many] - seconds[few]) / (many - few) * (config.num_hidden_layers - few)
-    depth = CsmDepthDecoderForCausalLM(config.depth_decoder_config).to(torch.bfloat16).eval()
+    depth = build(lambda: CsmDepthDecoderForCausalLM(config.depth_decoder_config))
     ids = torch.zeros(1, 1, dtype=torch.long)
 
     def codebooks() -> None:
@@ -191,9 +199,7 @@ def run(model_path: str, quick: bool, n_threads: int = 2) -> dict:
             row["seconds_per_frame"] / FRAME * 1e3,
             row["seconds_per_frame"] / base,
         )
-    print(
-        f"{n_threads} thread(s); ratio: compute per second of audio over our {'nano' if quick else '530M'}"
-    )
+    print(f"{n_threads} thread(s); ratio: compute per second of audio over our {'nano' if quick else '530M'}")
     print(
         table(
             ["model", "parameters", "ms per s of audio", "ratio", "note"],

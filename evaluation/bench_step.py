@@ -141,7 +141,7 @@ def profile(model: Any, frames: int, n_threads: int, context: int, figures: dict
     return rows
 
 
-def run(model_path: str, device: str, dtype: torch.dtype, frames: int, quick: bool) -> dict:
+def run(model_path: str, device: str, frames: int, quick: bool) -> dict:
     """All models, forms and thread counts; -> {"models": {...}, "profile": [...], "answer_latency_s":
     ...}.
     """
@@ -154,7 +154,7 @@ def run(model_path: str, device: str, dtype: torch.dtype, frames: int, quick: bo
         return rows[name]
 
     counts, on_cpu = (1,) if quick or device != "cpu" else (1, 2), device == "cpu"
-    nano = load_model(model_path, device, dtype)
+    nano = load_model(model_path, device)
     for form in ("eager", "cpu-int8") if on_cpu else ("eager", "cuda"):
         if form != "eager":
             nano.optimize(form)
@@ -168,7 +168,7 @@ def run(model_path: str, device: str, dtype: torch.dtype, frames: int, quick: bo
             )
     result["answer_latency_s"] = answer_latency(nano) if on_cpu and not quick else None
     if not quick:
-        big = random_model(PRESET, device, dtype)
+        big = random_model(PRESET, device)
         for n in counts:
             add(f"530M, eager, {n}", big, 12 if on_cpu else 200, CONTEXT, n)
         big.optimize("cpu-int8" if on_cpu else "cuda")
