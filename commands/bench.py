@@ -14,7 +14,7 @@ from michiai.evaluation import bench_growth, bench_peers, bench_step, bench_voco
 from .shared import add_model
 
 HELP = "measure the speed of nano and of the 530M preset (random weights), and of peers beside them"
-PARTS = ("step", "peers", "growth", "vocoder", "load")
+PARTS = ("step", "kernels", "peers", "growth", "vocoder", "load")
 NOTES = """
 parts:
   step     step time p50, p95, p99 and time to first audio, eager and optimised, 1 and 2 threads; where the

@@ -1,4 +1,4 @@
-"""bench step: PyTorch's kernels for one position times a matrix, at the 530M's shapes; why FBGEMM it is."""
+"""bench kernels: PyTorch's kernels for one position times a matrix, at the 530M's shapes; why FBGEMM it is."""
 
 import time
 import warnings
@@ -11,7 +11,14 @@ from torch.nn import functional as F
 from .report import table
 from .speed import threads
 
-SHAPES = ((2560, 960), (960, 2560), (960, 960), (2304, 768), (1024, 1024), (49152, 960))  # rows, columns
+SHAPES: tuple[tuple[int, int], ...] = (
+    (2560, 960),
+    (960, 2560),
+    (960, 960),
+    (2304, 768),
+    (1024, 1024),
+    (49152, 960),
+)  # rows, columns
 SPREAD = 96 * 2**20  # weights per shape: several times the largest cache, so that they are read from memory
 GROUP = 32  # weights per scale, int4
 
@@ -56,10 +63,10 @@ KERNELS = {
 }
 
 
-def microseconds(make: Callable, rows: int, columns: int, repeats: int = 5) -> float:
+def microseconds(make: Callable, weight: torch.Tensor, repeats: int = 5) -> float:
     """Median time of one product, over as many matrices as do not fit a cache."""
-    matrices = [make(torch.randn(rows, columns)) for _ in range(max(1, SPREAD // (rows * columns)))]
-    x, spent = torch.randn(1, columns), []
+    matrices = [make(weight.clone()) for _ in range(max(1, SPREAD // weight.numel()))]
+    x, spent = torch.randn(1, weight.shape[1]), []
     for _ in range(repeats + 1):
         began = time.perf_counter()
         for matrix in matrices:
@@ -69,20 +76,21 @@ def microseconds(make: Callable, rows: int, columns: int, repeats: int = 5) -> f
 
 
 @torch.inference_mode()
-def kernels(n_threads: int) -> dict[str, dict[str, float]]:
-    """{shape: {kernel: microseconds}}."""
+def run(n_threads: int) -> dict:
+    """-> {"microseconds": {shape: {kernel: ...}}}."""
     found: dict[str, dict[str, float]] = {}
     with threads(n_threads), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for rows, columns in SHAPES:
+            weight = torch.randn(rows, columns)
             found[f"{rows} x {columns}"] = {
-                name: microseconds(make, rows, columns) for name, make in KERNELS.items()
+                name: microseconds(make, weight) for name, make in KERNELS.items()
             }
-    print(f"\none position times a matrix, microseconds, {n_threads} thread(s)")
+    print(f"one position times a matrix, microseconds, {n_threads} thread(s)")
     print(
         table(
             ["shape", *KERNELS],
             [[shape, *(f"{t:.0f}" for t in row.values())] for shape, row in found.items()],
         )
     )
-    return found
+    return {"threads": n_threads, "microseconds": found}

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from .bench_kernels import kernels
 from .load import ROOT, load_model, random_model
 from .report import table
 from .speed import Conversation, measure, percentiles, print_speed, threads
@@ -181,7 +180,6 @@ def run(model_path: str, device: str, frames: int, quick: bool) -> dict:
                 n,
             )
         if on_cpu:
-            result["kernels"] = {n: kernels(n) for n in counts}
             result["profile"] = profile(big, 20, 2, CONTEXT, row)
         print("\nthe 530M's weights are random: speed does not depend on their values")
     print_speed(rows)
