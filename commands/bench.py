@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from michiai.evaluation import bench_growth, bench_peers, bench_step, bench_vocoder
+from michiai.evaluation import bench_growth, bench_kernels, bench_peers, bench_step, bench_vocoder
 
 from .shared import add_model
 
@@ -17,8 +17,9 @@ HELP = "measure the speed of nano and of the 530M preset (random weights), and o
 PARTS = ("step", "kernels", "peers", "growth", "vocoder", "load")
 NOTES = """
 parts:
-  step     step time p50, p95, p99 and time to first audio, eager and optimised, 1 and 2 threads; where the
-  time goes peers    PocketTTS, Moshi, CSM from transformers with random weights, per second of audio
+  step     step time p50, p95, p99 and time to first audio, eager and optimised, 1 and 2 threads; by parts
+  kernels  one position times a matrix, by all forms of weights (not with --quick)
+  peers    PocketTTS, Moshi, CSM from transformers with random weights, per second of audio
   growth   sessions, flow steps, prompt length, an hour of conversation; plots
   vocoder  per second of audio, beside Mimi's decoder and HiFi-GAN V1
   load     time of from_pretrained, resident memory
@@ -53,7 +54,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="frames of the 530M, int8, two threads (default 2000)",
     )
-    p.add_argument("--threads", type=int, default=2, metavar="N", help="CPU threads of peers (default 2)")
+    p.add_argument(
+        "--threads", type=int, default=2, metavar="N", help="CPU threads of peers, kernels (default 2)"
+    )
     p.add_argument(
         "--device",
         default="cpu",
@@ -76,6 +79,7 @@ def run(args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     run_part = {
         "step": lambda: bench_step.run(args.model, args.device, args.frames, args.quick),
+        "kernels": lambda: {} if args.quick else bench_kernels.run(args.threads),
         "peers": lambda: bench_peers.run(args.model, args.quick, args.threads),
         "growth": lambda: bench_growth.run(args.model, out, args.quick, args.device),
         "vocoder": lambda: bench_vocoder.run(args.model, args.quick),
@@ -83,7 +87,9 @@ def run(args: argparse.Namespace) -> None:
     }
     result: dict = {"command": "bench", "machine": machine(args.device), "date": date.today().isoformat()}
     for part in PARTS:
-        if part not in args.parts or (part in ("peers", "vocoder", "load") and args.device != "cpu"):
+        if part not in args.parts or (
+            part in ("kernels", "peers", "vocoder", "load") and args.device != "cpu"
+        ):
             continue
         print(f"\n== {part}")
         began = time.perf_counter()

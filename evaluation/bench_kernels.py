@@ -1,4 +1,4 @@
-"""bench kernels: PyTorch's kernels for one position times a matrix, at the 530M's shapes; why FBGEMM it is."""
+"""bench kernels: PyTorch's kernels for one position times a matrix, at the 530M's shapes."""
 
 import time
 import warnings
