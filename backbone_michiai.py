@@ -2,23 +2,26 @@
 
     x[t] = listen_proj(e[t]) + (E(user_text[t]) + user_mark) + latent_proj(z[t-1]) + E(own_text[t-1])
 
-A stream that has nothing new adds nothing, and a position that holds text alone goes through the LLM's own weights and
-nothing else: at warm start its logits are the text LLM's.
+A stream that has nothing new adds nothing, and a position that holds text alone goes through the LLM's own
+weights and nothing else: at warm start its logits are the text LLM's.
 
-Memory of a conversation: the prompt's keys and values for good, and a ring of the newest `window` positions. The prompt
-stays at a bounded distance from the newest frame, as in StreamingLLM (arXiv 2309.17453): once the ring is full, its
-keys are turned along by as many positions as have been forgotten.
+Memory of a conversation: the prompt's keys and values for good, and a ring of the newest `window` positions.
+The prompt stays at a bounded distance from the newest frame, as in StreamingLLM (arXiv 2309.17453): once the
+ring is full, its keys are turned along by as many positions as have been forgotten.
 
 B batch, T positions, D width, V vocabulary, H key-value heads, S layers, P prompt positions.
 """
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from .configuration_michiai import MichiAIConfig
+from .decode_michiai import decode, empty_memory, layers_first, look_back
+from .listen_michiai import embed_tokens
 from .streaming_michiai import StreamState, name_modules, rotary_angles, rotate
+
+CHUNK = 128  # positions that are computed at a time: more only take more memory
 
 
 class _Memory:
@@ -30,7 +33,9 @@ class _Memory:
         self.past = past  # [B, S, 2, H, K, head]
         self.new: list[Tensor] = []
 
-    def update(self, key: Tensor, value: Tensor, layer: int, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key: Tensor, value: Tensor, layer: int, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         self.new.append(torch.stack([key, value], dim=1))
         past_key, past_value = self.past[:, layer].to(key.dtype).unbind(1)
         return torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
@@ -57,24 +62,34 @@ class Backbone(nn.Module):
         super().__init__()
         text = config.text_config
         self.language_model = AutoModelForCausalLM.from_config(text)
-        # No biases, and a quiet start: a frame without sound is nothing at all, and at first sound drowns no word.
+        # No biases, and a quiet start: a frame without sound is nothing at all, and at first sound drowns no
+        # word.
         self.listen_proj = quiet_linear(config.listen_config.width, text.hidden_size)
         self.latent_proj = quiet_linear(config.latent_dim, text.hidden_size)
         self.user_mark = nn.Parameter(torch.zeros(text.hidden_size))  # tells the user's words from one's own
-        self.nothing = nn.Linear(text.hidden_size, 1)  # scores "nothing new in this frame", for which an LLM has no token
+        self.nothing = nn.Linear(
+            text.hidden_size, 1
+        )  # scores "nothing new in this frame", for which an LLM has no token
         self.window = config.window
         self.head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.rope_base = text.rope_parameters["rope_theta"]
+        # A single position takes the lean way of `decode`; False: transformers' forward, the reference.
+        self.lean = (
+            type(self.language_model).__name__ == "LlamaForCausalLM"
+            and text.rope_parameters["rope_type"] == "default"
+        )
+        self.memory_dtype: torch.dtype | None = None  # of keys and values; None: that of the activations
         name_modules(self)
 
     @property
-    def table(self) -> Tensor:
-        """The LLM's embedding table E [V, D]."""
-        return self.language_model.get_input_embeddings().weight
+    def table(self) -> Tensor | nn.Module:
+        """The LLM's embedding table E [V, D], or the module that holds it packed."""
+        module = self.language_model.get_input_embeddings()
+        return module.weight if isinstance(module, nn.Embedding) else module
 
     def embed_text(self, tokens: Tensor) -> Tensor:
         """Plain text positions: [B, T] -> [B, T, D]."""
-        return F.embedding(tokens, self.table)
+        return embed_tokens(self.table, tokens)
 
     def embed_latents(self, latents: Tensor) -> Tensor:
         """Positions of a voice prompt: [B, T, L] -> [B, T, D]."""
@@ -111,12 +126,45 @@ class Backbone(nn.Module):
         """
         if state is None:
             return self.language_model.model(inputs_embeds=x, use_cache=False).last_hidden_state
+        self.open(x, state)
+        if x.shape[1] == 1 and self.lean and not prompt:
+            return self._one(x, state)
+        return torch.cat([self._chunk(piece, state, prompt) for piece in x.split(CHUNK, dim=1)], dim=1)
+
+    def open(self, x: Tensor, state: StreamState) -> None:
+        """The memory of a new conversation: no slots for a prompt, and a ring that also holds the newest
+        position.
+        """
+        if "backbone.memory" in state:
+            return
+        B, text = x.shape[0], self.language_model.config
+        shape = (B, text.num_hidden_layers, 2, text.num_key_value_heads, self.window + 1, self.head_size)
+        state["backbone.memory"] = empty_memory(x.to(self.memory_dtype or x.dtype), shape)
+        state["backbone.count"] = torch.zeros(
+            B, dtype=torch.long, device=x.device
+        )  # positions so far, the prompt's too
+        state["backbone.prompt_length"] = torch.zeros(B, dtype=torch.long, device=x.device)
+        state["backbone.ring_position"] = torch.zeros(B, self.window + 1, dtype=torch.long, device=x.device)
+
+    def _one(self, x: Tensor, state: StreamState) -> Tensor:
+        """One position [B, 1, D] by `decode`."""
+        memory = state["backbone.memory"] = layers_first(
+            state["backbone.memory"]
+        )  # joined rows may lie otherwise
+        count = state["backbone.count"]
+        past = look_back(
+            memory, state["backbone.prompt_length"], state["backbone.ring_position"], count, self.rope_base
+        )
+        state["backbone.count"] = count + 1
+        return decode(self.language_model.model, x[:, 0], past)[:, None]
+
+    def _chunk(self, x: Tensor, state: StreamState, prompt: bool) -> Tensor:
+        """Positions [B, T, D] by transformers' forward."""
         B, T, _ = x.shape
-        count = state.get("backbone.count")  # [B] positions so far, the prompt's included
-        count = torch.zeros(B, dtype=torch.long, device=x.device) if count is None else count
+        count = state["backbone.count"]
         positions = count[:, None] + torch.arange(T, device=x.device)
-        past, ring_position = self._past(x, state, count)
-        n_prompt = past.shape[4] - self.window
+        past, ring_position = self._past(state, count)
+        n_prompt = past.shape[4] - ring_position.shape[1]
         prompted = torch.arange(n_prompt, device=x.device) < state["backbone.prompt_length"][:, None]
         keys = torch.cat([ring_position, positions], dim=1)[:, None, :]
         age = positions[:, :, None] - keys
@@ -124,39 +172,65 @@ class Backbone(nn.Module):
         mask = torch.cat([prompted[:, None].expand(B, T, n_prompt), recent], dim=2)[:, None]
         memory = _Memory(past)
         hidden = self.language_model.model(
-            inputs_embeds=x, position_ids=positions, attention_mask=mask, past_key_values=memory, use_cache=True
+            inputs_embeds=x,
+            position_ids=positions,
+            attention_mask=mask,
+            past_key_values=memory,
+            use_cache=True,
         ).last_hidden_state
         self._remember(torch.stack(memory.new, dim=1), positions, state, prompt)
         state["backbone.count"] = count + T
         return hidden
 
-    def _past(self, x: Tensor, state: StreamState, count: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, S, 2, H, P + window, head], and the positions [B, window] of the ring's (-1: empty)."""
-        B = x.shape[0]
-        text = self.language_model.config
-        shape = (B, text.num_hidden_layers, 2, text.num_key_value_heads)
-        if "backbone.ring" not in state:
-            state["backbone.prompt"] = x.new_zeros(*shape, 0, self.head_size)
-            state["backbone.prompt_length"] = torch.zeros(B, dtype=torch.long, device=x.device)
-            state["backbone.ring"] = x.new_zeros(*shape, self.window, self.head_size)
-            state["backbone.ring_position"] = torch.zeros(B, self.window, dtype=torch.long, device=x.device)
-        fixed = state["backbone.prompt"]
-        forgotten = (count - state["backbone.prompt_length"] - self.window).clamp(min=0)  # [B] positions that left the ring
-        if fixed.shape[4] and bool(forgotten.any()):
+    def _past(self, state: StreamState, count: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, S, 2, H, P + N, head], and the positions [B, N] of the ring's (-1: empty); N
+        may be 0.
+        """
+        memory, ring_position = state["backbone.memory"], state["backbone.ring_position"]
+        n_prompt = memory.shape[4] - ring_position.shape[1]
+        if not bool(ring_position.any()):
+            return memory[:, :, :, :, :n_prompt], ring_position[:, :0]
+        forgotten = (count - state["backbone.prompt_length"] - self.window).clamp(
+            min=0
+        )  # [B] positions that left the ring
+        if n_prompt and bool(forgotten.any()):
             cos, sin = rotary_angles(forgotten, self.head_size, self.rope_base)
-            key = rotate(fixed[:, :, 0], cos[:, None, None, None], sin[:, None, None, None])
-            fixed = torch.stack([key, fixed[:, :, 1]], dim=2)
-        return torch.cat([fixed, state["backbone.ring"]], dim=4), state["backbone.ring_position"] - 1
+            key = memory[:, :, 0, :, :n_prompt].float()
+            memory = memory.clone()
+            memory[:, :, 0, :, :n_prompt] = rotate(key, cos[:, None, None, None], sin[:, None, None, None])
+        return memory, ring_position - 1
 
     def _remember(self, new: Tensor, positions: Tensor, state: StreamState, prompt: bool) -> None:
-        """Keep `new` [B, S, 2, H, T, head] as prompt or in the ring; ring positions are stored + 1, so that 0 is empty."""
+        """Keep `new` [B, S, 2, H, T, head] as prompt or in the ring; ring positions are stored + 1, so that
+        0 is empty.
+        """
+        rows, ring_position = (
+            torch.arange(len(new), device=new.device)[:, None],
+            state["backbone.ring_position"],
+        )
+        n_ring, length = ring_position.shape[1], state["backbone.prompt_length"]
         if prompt:
-            state["backbone.prompt"] = torch.cat([state["backbone.prompt"], new], dim=4)
-            state["backbone.prompt_length"] = state["backbone.prompt_length"] + new.shape[4]
-            return
-        new, positions = new[:, :, :, :, -self.window :], positions[:, -self.window :]
-        ring, ring_position = state["backbone.ring"], state["backbone.ring_position"]
-        slots = (positions - state["backbone.prompt_length"][:, None]) % self.window
-        rows = torch.arange(len(new), device=new.device)[:, None]
-        ring[rows, :, :, :, slots] = new.permute(0, 4, 1, 2, 3, 5)
-        ring_position[rows, slots] = positions + 1
+            slots = length[:, None] + torch.arange(new.shape[4], device=new.device)
+            state["backbone.memory"] = self._room(state["backbone.memory"], n_ring, int(slots.max()) + 1)
+            state["backbone.prompt_length"] = length + new.shape[4]
+        else:
+            new, positions = new[:, :, :, :, -n_ring:], positions[:, -n_ring:]
+            slots = (positions - length[:, None]) % n_ring
+            ring_position[rows, slots] = positions + 1
+            slots = slots + (state["backbone.memory"].shape[4] - n_ring)
+        memory = state["backbone.memory"]
+        memory[rows, :, :, :, slots] = new.permute(0, 4, 1, 2, 3, 5).to(memory.dtype)
+
+    @staticmethod
+    def _room(memory: Tensor, n_ring: int, wanted: int) -> Tensor:
+        """`memory` [B, S, 2, H, P + N, head] with P of at least `wanted`, in whole chunks: so that few
+        shapes occur.
+        """
+        n_prompt = memory.shape[4] - n_ring
+        more = -(-wanted // CHUNK) * CHUNK - n_prompt
+        if more <= 0:
+            return memory
+        room = empty_memory(memory, (*memory.shape[:4], more, memory.shape[5]))
+        return layers_first(
+            torch.cat([memory[:, :, :, :, :n_prompt], room, memory[:, :, :, :, n_prompt:]], dim=4)
+        )

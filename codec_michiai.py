@@ -99,7 +99,7 @@ class AudioEncoder(nn.Module):
 
     def posterior(self, audio: Tensor, state: StreamState | None = None) -> tuple[Tensor, Tensor]:
         """`audio` [B, N] -> mean and log variance [B, T, L] of the latents, not normalised."""
-        x = self.input(self.mel(audio, state).transpose(1, 2), state)
+        x = self.input(self.mel(audio, state).transpose(1, 2).to(self.norm.weight.dtype), state)
         for blocks in self.halvings:
             for block in blocks:
                 x = block(x, state)

@@ -109,12 +109,13 @@ class MichiAIConfig(PretrainedConfig):
         window: frames (and injected text) that the backbone's memory holds beside the prompt.
         max_prompt: positions that the prompt (text and voice) may take.
         spoken_text: text is normalised to spoken form (lower case, numbers as words) before tokenising.
-        spoken_vocabulary: tokens by name; their ids in the tokenizer.
+        special_tokens: tokens by name; their ids in the tokenizer.
+        optimized: the form that the weights are saved in, "cpu-int8"; None: plain.
     """
 
     model_type = "michiai"
     sub_configs = {"text_config": AutoConfig}
-    OWN = ("sampling_rate", "frame_rate", "window", "max_prompt", "spoken_text", "special_tokens", "checkpoint_version")
+    OWN = ("sampling_rate", "frame_rate", "window", "max_prompt", "spoken_text", "special_tokens", "optimized", "checkpoint_version")
 
     def __init__(
         self,
@@ -129,6 +130,7 @@ class MichiAIConfig(PretrainedConfig):
         max_prompt: int = 320,
         spoken_text: bool = True,
         special_tokens: dict[str, int] | None = None,
+        optimized: str | None = None,
         checkpoint_version: int = CHECKPOINT_VERSION,
         **kwargs: Any,
     ) -> None:
@@ -150,6 +152,7 @@ class MichiAIConfig(PretrainedConfig):
         self.max_prompt = max_prompt
         self.spoken_text = spoken_text
         self.special_tokens = dict(special_tokens or {name: i for i, name in enumerate(SPECIAL_TOKENS)})
+        self.optimized = optimized
         self.checkpoint_version = checkpoint_version
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
         self._refuse_unknown(kwargs)
@@ -165,6 +168,8 @@ class MichiAIConfig(PretrainedConfig):
         if not isinstance(self.frame_rate, int | float) or not self.frame_rate > 0:
             raise ValueError(f"config.frame_rate is {self.frame_rate!r}; expected a number above 0, like 12.5")
         exact_div(int(self.sampling_rate * 2), int(self.frame_rate * 2), "sampling_rate / frame_rate")
+        if self.optimized not in (None, "cpu-int8"):
+            raise ValueError(f"config.optimized is {self.optimized!r}; expected null or 'cpu-int8'")
         missing = [name for name in SPECIAL_TOKENS if name not in self.special_tokens]
         outside = {name: i for name, i in self.special_tokens.items() if not 0 <= i < self.text_config.vocab_size}
         if missing or outside:

@@ -108,7 +108,7 @@ class ListenHead(nn.Module):
 
     def encode(self, mel: Tensor, state: StreamState | None = None) -> Tensor:
         """Log-mel [B, bins, M] -> sound per frame [B, T, D], before attention."""
-        x = mel.transpose(1, 2)
+        x = mel.transpose(1, 2).to(self.transformer.norm.weight.dtype)
         for halve, refine in zip(
             self.halve, self.refine, strict=False
         ):  # the transformer refines the last rate
@@ -146,16 +146,41 @@ def text_log_probs(output: ListenOutput, table: Tensor) -> Tensor:
     return torch.cat([F.logsigmoid(-emit), log_probs[..., 1:]], dim=-1)
 
 
-def greedy_text(output: ListenOutput, table: Tensor) -> Tensor:
-    """The token heard in every frame, 0 where nothing is new: [B, T]."""
-    tokens = token_logits(output.text_hidden, table).argmax(-1)
+def embed_tokens(table: Tensor | nn.Module, tokens: Tensor) -> Tensor:
+    """Rows of the LLM's table, a weight [V, W] or a module that holds it in another form: [...] -> [...,
+    W].
+    """
+    return table(tokens) if isinstance(table, nn.Module) else F.embedding(tokens, table)
+
+
+def row_statistics(table: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and inverse deviation of each row: [V, W] -> [V], [V]."""
+    exact = torch.promote_types(table.dtype, torch.float32)
+    mean = table.sum(-1, dtype=exact) / table.shape[-1]
+    square = torch.linalg.vector_norm(table, dim=-1, dtype=exact).square() / table.shape[-1]
+    return mean, (square - mean.square()).clamp(min=0).add(1e-5).rsqrt()
+
+
+def greedy_text(output: ListenOutput, table: Tensor | nn.Module) -> Tensor:
+    """The token heard in every frame, 0 where nothing is new: [B, T].
+
+    The same choice as by `token_logits`, but without a normalised copy of the table: the rows' means and
+    deviations are taken out of the product instead.
+    """
+    hidden = output.text_hidden
+    if isinstance(table, nn.Module):
+        scores, mean, scale = table.product(hidden), table.mean, table.inverse_deviation
+    else:
+        scores, (mean, scale) = hidden @ table.T.to(hidden.dtype), row_statistics(table)
+    scores = (scores.float() - hidden.float().sum(-1, keepdim=True) * mean) * scale
+    tokens = scores[..., PAD_ID + 1 :].argmax(-1) + PAD_ID + 1
     return torch.where(output.emit_logits > 0, tokens, PAD_ID)
 
 
 @torch.no_grad()
 def transcribe_frames(
     listen: ListenHead,
-    table: Tensor,
+    table: Tensor | nn.Module,
     audio: Tensor,
     state: StreamState | None = None,
     previous: Tensor | None = None,
@@ -164,7 +189,7 @@ def transcribe_frames(
 
     Args:
         audio: [B, N], whole frames.
-        table: the LLM's embedding table [V, W].
+        table: the LLM's embedding table [V, W], as of `embed_tokens`.
         state: memory of an earlier call, to go on from there; changed in place.
         previous: [B], the last token of that call (0 at the start).
     Returns:
@@ -175,7 +200,7 @@ def transcribe_frames(
     token = audio.new_zeros(audio.shape[0], dtype=torch.long) if previous is None else previous
     tokens, embeds, turns = [], [], []
     for frame in sound.split(1, dim=1):
-        heard = listen.attend(frame, F.embedding(token, table).unsqueeze(1), state)
+        heard = listen.attend(frame, embed_tokens(table, token).unsqueeze(1), state)
         token = greedy_text(heard, table)[:, 0]
         tokens.append(token)
         embeds.append(heard.embeds[:, 0])

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoTokenizer, PreTrainedModel
 
 from .backbone_michiai import Backbone
 from .codec_michiai import AudioEncoder
 from .configuration_michiai import MichiAIConfig
 from .listen_michiai import ListenHead, greedy_text
+from .optimize_michiai import arrange_convolutions, optimize, prepare, use_int8
 from .processing_michiai import Audio
 from .session_michiai import DuplexSession, GenerationOptions, Reply, Transcript, transcribe
 from .speak_michiai import SpeakHead
@@ -68,22 +68,38 @@ class MichiAIModel(PreTrainedModel):
         self.vocoder = Vocoder(config)
         self.register_buffer("default_voice", torch.zeros(DEFAULT_VOICE_FRAMES, config.latent_dim))
         self._tokenizer: Any = None
+        self.runner: Any = None  # runs `frame` in another way, as `optimize` sets it up
         name_modules(self)
+        if config.optimized is not None:
+            use_int8(self)
         self.post_init()
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """As of every transformers model, but a checkpoint that does not fit is refused: no part is ever left random."""
-        model, info = super().from_pretrained(*args, output_loading_info=True, **{**kwargs, "ignore_mismatched_sizes": True})
+        """As of every transformers model, but a checkpoint that does not fit is refused: no part is ever
+        left random.
+        """
+        model, info = super().from_pretrained(
+            *args, output_loading_info=True, **{**kwargs, "ignore_mismatched_sizes": True}
+        )
         wrong = {what: sorted(map(str, keys))[:4] for what, keys in info.items() if keys}
         if wrong:
-            raise ValueError(f"the checkpoint {args[0] if args else ''} does not fit its config.json: {wrong}; expected every tensor of "
-                             "the model and no other: are weights and config of the same version?")
+            raise ValueError(
+                f"the checkpoint {args[0] if args else ''} does not fit its config.json: {wrong}; "
+                "expected every tensor of "
+                "the model and no other: are weights and config of the same version?"
+            )
+        if model.config.optimized is not None:
+            prepare(model)
+        else:
+            arrange_convolutions(model)
         return (model, info) if output_loading_info else model
 
     # ---------------------------------------------------------------- one frame, and the prompt before it
 
-    def forward(self, heard: Tensor, user_text: Tensor, latents: Tensor, own_text: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, heard: Tensor, user_text: Tensor, latents: Tensor, own_text: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Teacher-forced frames from an empty past, as in training.
 
         Args: as of `Backbone.embed_frames`.
@@ -108,7 +124,13 @@ class MichiAIModel(PreTrainedModel):
 
     @torch.inference_mode()
     def step(
-        self, audio: Tensor, state: StreamState, noise: Tensor, *, flow_steps: int = 1, allowed: Tensor | None = None,
+        self,
+        audio: Tensor,
+        state: StreamState,
+        noise: Tensor,
+        *,
+        flow_steps: int = 1,
+        allowed: Tensor | None = None,
         choose: Any = None,
     ) -> StepOutput:
         """One frame for every row.
@@ -121,21 +143,45 @@ class MichiAIModel(PreTrainedModel):
             allowed: [B, V] bool, tokens that may be said now; None: all.
             choose: function from logits [B, V] to tokens [B]; None: the most likely.
         """
+        out = (self.runner or self.frame)(audio, state, noise, flow_steps)
+        if allowed is not None:
+            out.text_logits = out.text_logits.masked_fill(~allowed, float("-inf"))
+        if allowed is not None or choose is not None:
+            out.own_text = out.text_logits.argmax(-1) if choose is None else choose(out.text_logits)
+            state["own_text"] = out.own_text[:, None]
+        return out
+
+    @torch.inference_mode()
+    def ready(self, state: StreamState, flow_steps: int = 1) -> None:
+        """Prepare for the frames of `state`, whose prompt is set: an optimised model records one per
+        shape.
+        """
+        if self.runner is not None:
+            like, batch = self.default_voice, len(state["backbone.count"]) if state else 1
+            audio = torch.zeros(batch, self.config.frame_size, device=like.device)
+            self.runner.ready(audio, state, like.new_zeros(batch, self.config.latent_dim), flow_steps)
+
+    def frame(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> StepOutput:
+        """The arithmetic of `step`, with the most likely own text: on a GPU nothing in it waits for the
+        device.
+        """
         B = len(audio)
         memory = {name: state.get(name) for name in ("own_text", "user_text", "latent")}
         if memory["own_text"] is None:
             nothing = torch.zeros(B, 1, dtype=torch.long, device=audio.device)
-            memory = {"own_text": nothing, "user_text": nothing, "latent": noise.new_zeros(B, 1, noise.shape[-1])}
-        heard = self.listen(audio, F.embedding(memory["user_text"], self.backbone.table), state)
+            memory = {
+                "own_text": nothing,
+                "user_text": nothing,
+                "latent": noise.new_zeros(B, 1, noise.shape[-1]),
+            }
+        heard = self.listen(audio, self.backbone.embed_text(memory["user_text"]), state)
         user_text = greedy_text(heard, self.backbone.table)
         x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"])
         hidden = self.backbone(x, state)
         logits = self.backbone.frame_logits(hidden)[:, -1].float()
-        if allowed is not None:
-            logits = logits.masked_fill(~allowed, float("-inf"))
-        own_text = logits.argmax(-1) if choose is None else choose(logits)
         latent = self.speak_head(hidden, noise[:, None], flow_steps)
         sound = self.vocoder(latent, state)
+        own_text = logits.argmax(-1)
         state["own_text"], state["user_text"], state["latent"] = own_text[:, None], user_text, latent
         turn = heard.turn_logits[:, -1].float().sigmoid()
         return StepOutput(sound, own_text, user_text[:, -1], turn, logits, latent[:, 0])
@@ -153,6 +199,12 @@ class MichiAIModel(PreTrainedModel):
     def tokenizer(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
+    def optimize(self, mode: str) -> "MichiAIModel":
+        """This model in a faster form, for inference only: "cpu-int8" or "cuda" (see `optimize_michiai.py`).
+        Saved as usual.
+        """
+        return optimize(self, mode)
+
     def generate(self, *args: Any, **kwargs: Any) -> Tensor:
         """The text LLM's own `generate`, unchanged."""
         return self.backbone.language_model.generate(*args, **kwargs)
@@ -161,35 +213,68 @@ class MichiAIModel(PreTrainedModel):
         """A reusable Voice from 1 to 30 s of reference audio: a path or (array, rate)."""
         return Voice.from_audio(self, reference)
 
-    def session(self, *, voice: Voice | None = None, instructions: str = "", context: str = "",
-                options: GenerationOptions | None = None, seed: int = 0) -> DuplexSession:
+    def session(
+        self,
+        *,
+        voice: Voice | None = None,
+        instructions: str = "",
+        context: str = "",
+        options: GenerationOptions | None = None,
+        seed: int = 0,
+    ) -> DuplexSession:
         """A conversation. It owns all memory; any number of them share the model."""
-        return DuplexSession(self, voice=voice, instructions=instructions, context=context, options=options, seed=seed)
+        return DuplexSession(
+            self, voice=voice, instructions=instructions, context=context, options=options, seed=seed
+        )
 
-    def converse(self, audio: Audio, *, voice: Voice | None = None, instructions: str = "", context: str = "",
-                 options: GenerationOptions | None = None, seed: int = 0, progress: bool = False) -> Reply:
+    def converse(
+        self,
+        audio: Audio,
+        *,
+        voice: Voice | None = None,
+        instructions: str = "",
+        context: str = "",
+        options: GenerationOptions | None = None,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> Reply:
         """Hold a conversation with a recording; goes on after its end until the answer is finished."""
-        with self.session(voice=voice, instructions=instructions, context=context, options=options, seed=seed) as s:
+        with self.session(
+            voice=voice, instructions=instructions, context=context, options=options, seed=seed
+        ) as s:
             return s.converse(audio, progress=progress)
 
     def transcribe(self, audio: Audio) -> Transcript:
         """What the listen head hears: text with word times."""
         return transcribe(self, audio)
 
-    def speak(self, text: str, *, voice: Voice | None = None, options: GenerationOptions | None = None,
-              seed: int = 0) -> Tensor:
+    def speak(
+        self,
+        text: str,
+        *,
+        voice: Voice | None = None,
+        options: GenerationOptions | None = None,
+        seed: int = 0,
+    ) -> Tensor:
         """Text -> waveform [N], float32 at `config.sampling_rate`."""
         return torch.cat(list(self.speak_stream(text, voice=voice, options=options, seed=seed)))
 
-    def speak_stream(self, text: str, *, voice: Voice | None = None, options: GenerationOptions | None = None,
-                     seed: int = 0) -> Iterator[Tensor]:
+    def speak_stream(
+        self,
+        text: str,
+        *,
+        voice: Voice | None = None,
+        options: GenerationOptions | None = None,
+        seed: int = 0,
+    ) -> Iterator[Tensor]:
         """The frames of `speak` as they come."""
         with self.session(voice=voice, options=options, seed=seed) as session:
             yield from session.read(text)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Modules keep what their constructors drew; only the LLM's unsaved rotary table is made again after loading."""
+        """Modules keep what their constructors drew; only the LLM's unsaved rotary table is made again after
+        loading.
+        """
         if "RotaryEmbedding" in type(module).__name__:
             super()._init_weights(module)
-

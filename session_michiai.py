@@ -141,6 +141,7 @@ class DuplexSession:
         self.index, self.speaking, self._since = 0, False, 0
         self._last_word: int | None = None  # its token, while nothing else was said after it
         self.model.prompt(self._state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype))
+        self.model.ready(self._state, self.options.flow_steps)
 
     def fork(self) -> "DuplexSession":
         """A second conversation with the same past."""
@@ -258,7 +259,7 @@ class DuplexSession:
         temperature = self.config.speak_config.temperature if temperature is None else temperature
         noise = torch.randn(1, self.config.latent_dim, generator=self._generator) * temperature**0.5
         like = self.model.default_voice
-        out = self.model.step(audio[None].to(like), self._state, noise.to(like), flow_steps=self.options.flow_steps, choose=self._choose)
+        out = self.model.step(audio[None].to(like.device), self._state, noise.to(like), flow_steps=self.options.flow_steps, choose=self._choose)
         token = int(out.own_text)
         sound = out.audio[0].float().cpu()
         spent = time.perf_counter() - began
@@ -322,7 +323,7 @@ def transcribe(model: Any, audio: Any) -> Transcript:
     samples = resample(samples, rate, model.config.sampling_rate)
     tail = (model.config.listen_config.delay + 2) * model.config.frame_size  # the last word becomes known after its end
     samples = torch.nn.functional.pad(samples, (0, tail + (-len(samples) % model.config.frame_size)))
-    tokens, _, _ = transcribe_frames(model.listen, model.backbone.table, samples[None].to(model.default_voice))
+    tokens, _, _ = transcribe_frames(model.listen, model.backbone.table, samples[None].to(model.default_voice.device))
     words: list[tuple[str, float]] = []
     for index, token in enumerate(tokens[0].tolist()):
         if token == 0:

@@ -11,6 +11,7 @@ Shapes: B batch, C channels, T time (frames or samples), D width, H heads.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -140,8 +141,32 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
+@dataclass
+class Ring:
+    """Where the positions of this call stand in a ring of the newest ones, and what each of them sees."""
+
+    rows: Tensor  # [B, 1]
+    slots: Tensor  # [B, T]
+    mask: Tensor  # [B, 1, T, ring + T], for one position (written before it is read) [B, 1, 1, ring]
+
+
+def enter_ring(start: Tensor, T: int, window: int) -> Ring:
+    """Positions `start` [B] .. `start` + T - 1, each of which sees itself and the `window` - 1 before it."""
+    steps = torch.arange(T, device=start.device)
+    queries, slots = start[:, None] + steps, torch.arange(window, device=start.device)
+    newest = start[:, None] - (1 if T > 1 else 0)
+    keys = newest - (newest - slots) % window  # the position that stands in each slot; below 0: none yet
+    if T > 1:
+        keys = torch.cat([keys, queries], dim=1)
+    age = queries[:, :, None] - keys[:, None]
+    mask = (age >= 0) & (age < window) & (keys >= 0)[:, None]
+    return Ring(torch.arange(len(start), device=start.device)[:, None], queries % window, mask[:, None])
+
+
 class CausalAttention(nn.Module):
-    """Self attention over the last `window` positions; memory [B, 2 (key, value), H, window - 1, D / H]."""
+    """Self attention over the last `window` positions; memory: a ring [B, 2 (key, value), H, window, D /
+    H].
+    """
 
     def __init__(self, width: int, heads: int, window: int) -> None:
         super().__init__()
@@ -153,25 +178,38 @@ class CausalAttention(nn.Module):
         self.path = ""
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, state: StreamState | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        state: StreamState | None,
+        ring: Ring | None,
     ) -> Tensor:
-        """`x` [B, T, D]; `mask` [B or 1, 1, T, T or window - 1 + T], None for plainly causal -> [B, T, D]."""
+        """`x` [B, T, D]; offline, `mask` [1, 1, T, T] or None for plainly causal; streaming, `ring` -> [B,
+        T, D].
+        """
         B, T, D = x.shape
         query, key, value = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        query, key = (
-            rotate(query, cos, sin),
-            rotate(key, cos, sin),
-        )  # keys are remembered rotated
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)  # keys are remembered rotated
         if state is not None:
-            pair = torch.stack([key, value.to(key.dtype)], dim=1)
-            past = state.get(self.path)
-            if past is None:
-                past = pair.new_zeros(*pair.shape[:3], self.window - 1, pair.shape[-1])
-            pair = torch.cat([past, pair], dim=3)
-            state[self.path] = pair[:, :, :, pair.shape[3] - (self.window - 1) :].clone()
-            key, value = pair.unbind(1)
+            key, value = self._past(torch.stack([key, value.to(key.dtype)], dim=1), state, ring).unbind(1)
+            mask = ring.mask
         y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
         return self.out(y.transpose(1, 2).reshape(B, T, D))
+
+    def _past(self, new: Tensor, state: StreamState, ring: Ring) -> Tensor:
+        """Keys and values to attend to, in any order; the newest of `new` [B, 2, H, T, D / H] are
+        remembered.
+        """
+        if self.path not in state:
+            state[self.path] = new.new_zeros(*new.shape[:3], self.window, new.shape[-1])
+        memory = state[self.path]
+        seen = torch.cat([memory, new], dim=3) if new.shape[3] > 1 else memory
+        memory[ring.rows, :, :, ring.slots[:, -self.window :]] = new[:, :, :, -self.window :].permute(
+            0, 3, 1, 2, 4
+        )
+        return seen
 
 
 class FeedForward(nn.Module):
@@ -198,9 +236,15 @@ class CausalLayer(nn.Module):
         self.feed_forward = FeedForward(width, hidden)
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, state: StreamState | None
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        state: StreamState | None,
+        ring: Ring | None,
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cos, sin, mask, state)
+        x = x + self.attention(self.attention_norm(x), cos, sin, mask, state, ring)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
@@ -222,21 +266,19 @@ class CausalTransformer(nn.Module):
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         """`x` [B, T, D] with T >= 1 -> [B, T, D]."""
         B, T, _ = x.shape
-        steps = torch.arange(T, device=x.device)
+        mask, ring, steps = None, None, torch.arange(T, device=x.device)
         if state is None:
-            start, n_past = steps.new_zeros(1), 0
+            start = steps.new_zeros(1)
+            if T > self.window:
+                age = steps[:, None] - steps
+                mask = ((age >= 0) & (age < self.window))[None, None]
         else:
-            start, n_past = state.get(self.path), self.window - 1
+            start = state.get(self.path)
             if start is None:
                 start = steps.new_zeros(B)
             state[self.path] = start + T
-        queries = start[:, None] + steps  # [B or 1, T] true positions
-        mask = None
-        if state is not None or T > self.window:
-            keys = start[:, None] + torch.arange(-n_past, T, device=x.device)
-            age = queries[:, :, None] - keys[:, None, :]
-            mask = ((age >= 0) & (age < self.window) & (keys >= 0)[:, None, :])[:, None]
-        cos, sin = (part[:, None] for part in rotary_angles(queries, self.head_size))
+            ring = enter_ring(start, T, self.window)
+        cos, sin = (part[:, None] for part in rotary_angles(start[:, None] + steps, self.head_size))
         for layer in self.layers:
-            x = layer(x, cos, sin, mask, state)
+            x = layer(x, cos, sin, mask, state, ring)
         return self.norm(x)

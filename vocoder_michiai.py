@@ -51,7 +51,7 @@ class UpsampleStage(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(channels, kernel, dilations, pairs) for kernel in kernels)
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        x = F.leaky_relu(x, SLOPE).transpose(1, 2).contiguous()
+        x = F.leaky_relu(x, SLOPE).transpose(1, 2)
         x = self.upsample(x, state).transpose(1, 2).contiguous()
         return sum(block(x, state) for block in self.blocks) / len(self.blocks)
 
@@ -125,7 +125,7 @@ class Vocoder(nn.Module):
 
     def features(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         """The trunk: latents [B, T, L] -> features [B, T * steps per frame, C]."""
-        latents = latents * self.latent_std + self.latent_mean
+        latents = (latents * self.latent_std + self.latent_mean).to(self.norm.weight.dtype)
         x = self.input(latents.transpose(1, 2), state).transpose(1, 2)
         for block in self.trunk:
             x = block(x, state)
@@ -135,7 +135,7 @@ class Vocoder(nn.Module):
         """The generator: features of the trunk -> samples [B, N]."""
         for stage in self.stages:
             x = stage(x, state)
-        return self.head(F.leaky_relu(x, SLOPE), state)
+        return self.head(F.leaky_relu(x, SLOPE).to(self.head.output.weight.dtype), state)
 
     def forward(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         return self.waveform(self.features(latents, state), state)

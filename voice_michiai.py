@@ -53,7 +53,7 @@ class Voice:
         loud = energy[start : start + count]
         speech = loud[loud > 0.05 * loud.max()].mean().sqrt()
         clip = audio[start * size : (start + count) * size] * (LEVEL / speech)
-        latents = model.codec(clip.clamp(-1, 1)[None].to(model.default_voice))
+        latents = model.codec(clip.clamp(-1, 1)[None].to(model.default_voice.device))
         return Voice(latents[0].float().cpu().clone())
 
     def check(self, config: Any) -> "Voice":

@@ -56,6 +56,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument(
+        "--optimize",
+        metavar="FORM",
+        choices=("cpu-int8",),
+        help="evaluate the model in a faster form: cpu-int8",
+    )
+    p.add_argument(
         "--text-checkpoint",
         metavar="FILE",
         help="model.safetensors of the text stage, for perplexity before speech training",
@@ -82,6 +88,7 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         workers=args.workers,
         text_checkpoint=args.text_checkpoint,
+        form=args.optimize,
     )
     command = " ".join(
         [
@@ -91,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
             str(args.questions),
             "--seed",
             str(args.seed),
+            *(["--optimize", args.optimize] if args.optimize else []),
             "--parts",
             *args.parts,
         ]

@@ -4,7 +4,9 @@ Step compute is the time from a frame's last sample to the answer frame's first 
 its mean over 80 ms.
 """
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,68 +17,99 @@ from .report import table
 WARM_UP = 10
 
 
-def time_steps(model: Any, frames: int, flow_steps: int = 1) -> np.ndarray:
-    """Seconds of every step [frames], after a voice prompt and a warm-up, on audio that is not silent."""
-    from michiai.streaming_michiai import StreamState
-
-    like = model.default_voice
-    generator, state, spent = torch.Generator().manual_seed(0), StreamState(), []
-    model.prompt(state, torch.zeros(1, 0, dtype=torch.long, device=like.device), like[None].to(model.dtype))
-    for i in range(WARM_UP + frames):
-        audio = (0.1 * torch.randn(1, model.config.frame_size, generator=generator)).to(
-            like.device, model.dtype
-        )
-        noise = torch.randn(1, model.config.latent_dim, generator=generator).to(like.device, model.dtype)
-        if like.device.type == "cuda":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        model.step(audio, state, noise, flow_steps=flow_steps).audio.float().cpu()
-        if i >= WARM_UP:
-            spent.append(time.perf_counter() - began)
-    return np.array(spent)
-
-
-def measure(model: Any, frames: int, flow_steps: int = 1, threads: int = 1) -> dict:
-    """Figures of one model on `threads` cores (or on its GPU)."""
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute on `count` CPU threads meanwhile."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(count)
     try:
-        spent = time_steps(model, frames, flow_steps)
+        yield
     finally:
         torch.set_num_threads(before)
-    p50, p95, p99 = (float(np.percentile(spent, p)) * 1000 for p in (50, 95, 99))
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has finished what was launched."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+class Conversation:
+    """`batch` conversations of random sound with a model, after a prompt of `context` random tokens and its
+    own voice.
+    """
+
+    def __init__(self, model: Any, context: int = 0, batch: int = 1, flow_steps: int = 1) -> None:
+        from michiai.streaming_michiai import StreamState
+
+        self.model, self.flow_steps, self.batch, self.state = model, flow_steps, batch, StreamState()
+        self.generator, self.like = torch.Generator().manual_seed(0), model.default_voice
+        tokens = torch.randint(
+            10, model.config.text_config.vocab_size, (batch, context), generator=self.generator
+        )
+        voice = self.like[None].expand(batch, -1, -1).to(model.dtype)
+        model.prompt(self.state, tokens.to(self.like.device), voice)
+
+    def step(self, clock: Callable[[], float] = time.perf_counter) -> float:
+        """Seconds of one frame, until its samples are on the CPU."""
+        config = self.model.config
+        audio = 0.1 * torch.randn(self.batch, config.frame_size, generator=self.generator)
+        noise = torch.randn(self.batch, config.latent_dim, generator=self.generator)
+        audio, noise = audio.to(self.like.device), noise.to(self.like.device, self.model.dtype)
+        wait(self.like.device)
+        began = clock()
+        self.model.step(audio, self.state, noise, flow_steps=self.flow_steps).audio.float().cpu()
+        return clock() - began
+
+    def steps(
+        self, frames: int, warm_up: int = WARM_UP, clock: Callable[[], float] = time.perf_counter
+    ) -> np.ndarray:
+        """Seconds of every step [frames], after a warm-up."""
+        return np.array([self.step(clock) for _ in range(warm_up + frames)])[warm_up:]
+
+
+def percentiles(spent: np.ndarray, name: str = "step") -> dict[str, float]:
+    """p50, p95 and p99 in milliseconds."""
+    return {f"{name}_ms_p{p}": float(np.percentile(spent, p)) * 1000 for p in (50, 95, 99)}
+
+
+def measure(model: Any, frames: int, flow_steps: int = 1, n_threads: int = 1, context: int = 0) -> dict:
+    """Figures of one model on `n_threads` cores (or on its GPU)."""
+    with threads(n_threads):
+        spent = Conversation(model, context, flow_steps=flow_steps).steps(frames)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "device": str(model.default_voice.device),
+        "form": "eager" if model.runner is None else model.config.optimized or "cuda graph",
         "dtype": str(model.dtype).removeprefix("torch."),
-        "threads": threads,
+        "threads": n_threads,
         "flow_steps": flow_steps,
+        "context": context,
         "frames": frames,
-        "step_ms_p50": p50,
-        "step_ms_p95": p95,
-        "step_ms_p99": p99,
+        **percentiles(spent),
         "rtf": float(spent.mean()) * model.config.frame_rate,
     }
 
 
 def print_speed(rows: dict[str, dict]) -> None:
     """A table of `measure`'s figures by name."""
-    print(
-        table(
-            ["model", "parameters", "where", "dtype", "flow steps", "p50 ms", "p95 ms", "p99 ms", "RTF"],
-            [
-                [
-                    name,
-                    f"{r['parameters'] / 1e6:.1f} M",
-                    f"{r['device']}, {r['threads']} thread(s)",
-                    r["dtype"],
-                    r["flow_steps"],
-                    f"{r['step_ms_p50']:.1f}",
-                    f"{r['step_ms_p95']:.1f}",
-                    f"{r['step_ms_p99']:.1f}",
-                    f"{r['rtf']:.3f}",
-                ]
-                for name, r in rows.items()
-            ],
-        )
-    )
+    head = [
+        "model",
+        "where",
+        "form",
+        "context",
+        "frames",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "RTF",
+        "TTFA (a) p50",
+        "p95",
+    ]
+    body = []
+    for name, r in rows.items():
+        figures = [f"{r[key]:.1f}" for key in ("step_ms_p50", "step_ms_p95", "step_ms_p99")]
+        first = [f"{r[key]:.1f}" if key in r else "-" for key in ("ttfa_ms_p50", "ttfa_ms_p95")]
+        where = f"{r['device']}, {r['threads']} thread(s)"
+        body.append([name, where, r["form"], r["context"], r["frames"], *figures, f"{r['rtf']:.3f}", *first])
+    print(table(head, body))

@@ -65,11 +65,16 @@ def run_job(model: Any, seed: int, kind: str, index: int) -> dict:
     return runs[kind](model, seed, index)
 
 
-def _start(path: str) -> None:
+def _load(path: str, form: str | None) -> Any:
+    model = load_model(path)
+    return model if form is None else model.optimize(form)
+
+
+def _start(path: str, form: str | None = None) -> None:
     global _model
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
-    _model = load_model(path)
+    _model = _load(path, form)
 
 
 def _work(seed: int, kind: str, index: int) -> tuple[str, int, dict]:
@@ -77,23 +82,25 @@ def _work(seed: int, kind: str, index: int) -> tuple[str, int, dict]:
 
 
 def _results(
-    path: str, jobs: list[tuple[str, int]], seed: int, workers: int
+    path: str, jobs: list[tuple[str, int]], seed: int, workers: int, form: str | None
 ) -> Iterator[tuple[str, int, dict]]:
     if workers < 2:
-        _start(path)
+        _start(path, form)
         yield from (_work(seed, *job) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")  # a forked torch may hang
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(path,)) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(path, form)) as pool:
         for future in as_completed([pool.submit(_work, seed, *job) for job in jobs]):
             yield future.result()
 
 
-def run_jobs(path: str, jobs: list[tuple[str, int]], seed: int, workers: int) -> dict[str, list[dict]]:
+def run_jobs(
+    path: str, jobs: list[tuple[str, int]], seed: int, workers: int, form: str | None = None
+) -> dict[str, list[dict]]:
     """All rows by kind, in the order of their index."""
     found: dict[str, dict[int, dict]] = {}
     with tqdm(total=len(jobs), desc="evaluating", unit="conversation") as bar:
-        for kind, index, row in _results(path, jobs, seed, workers):
+        for kind, index, row in _results(path, jobs, seed, workers, form):
             found.setdefault(kind, {})[index] = row
             bar.update()
     return {kind: [rows[i] for i in sorted(rows)] for kind, rows in found.items()}
@@ -122,11 +129,13 @@ def evaluate(
     seed: int = 0,
     workers: int = 2,
     text_checkpoint: str | None = None,
+    form: str | None = None,
 ) -> tuple[dict, dict[str, list[dict]]]:
-    """-> (figures by part, rows by kind of job). Speed is measured last, when nothing else runs here."""
+    """-> (figures by part, rows by kind of job), of the model optimised to `form`. Speed is measured last,
+    when nothing else runs here."""
     began, wanted = time.perf_counter(), set(parts)
-    rows = run_jobs(path, plan(wanted, questions), seed, workers)
-    result: dict[str, Any] = {"seed": seed, "parts": list(parts)}
+    rows = run_jobs(path, plan(wanted, questions), seed, workers, form)
+    result: dict[str, Any] = {"seed": seed, "parts": list(parts), "optimize": form}
     if wanted & ASKED:
         result |= converse.summarise(rows["question"])
     if "duplex" in wanted:
@@ -138,7 +147,7 @@ def evaluate(
     if "flow" in wanted:
         result["flow"] = compare_flow(rows["question"], rows["flow"])
     if wanted & {"text", "speed"}:
-        model = load_model(path)
+        model = _load(path, form)
         if "text" in wanted:
             result["text"] = run_text(model, seed, text_checkpoint)
         if "speed" in wanted:

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from helpers import speech
+
 from michiai.__main__ import main, parser
+
+from helpers import speech
 
 
 @pytest.fixture
@@ -56,10 +58,23 @@ def test_transcribe_and_speak(folder, question, tmp_path, capsys):
     assert soundfile.info(out).frames > 0 and "said.wav" in capsys.readouterr().out
 
 
-def test_bench_ends_in_json(folder, capsys):
-    assert main(["bench", "--quick", "--model", str(folder)]) == 0
-    nano = json.loads(capsys.readouterr().out.splitlines()[-1])["models"]["nano"]
-    assert 0 < nano["step_ms_p50"] <= nano["step_ms_p95"] <= nano["step_ms_p99"] and nano["rtf"] > 0
+PARTS = ["step growth vocoder", pytest.param("peers load", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_bench_ends_in_json(folder, tmp_path, capsys, parts):
+    command = ["bench", "--quick", "--out", str(tmp_path), "--model", str(folder), "--parts", *parts.split()]
+    assert main(command) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert all(json.loads((tmp_path / f"{part}.json").read_text()) for part in parts.split())
+    if "step" in result:
+        nano = result["step"]["models"]["nano"]
+        assert 0 < nano["step_ms_p50"] <= nano["step_ms_p95"] <= nano["step_ms_p99"] and nano["rtf"] > 0
+        assert all((tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG" for name in ("growth", "hour"))
+        assert result["vocoder"]["vocoders"]["nano, cpu-int8"]["streaming"] > 0
+    else:
+        assert result["load"]["load"]["nano"]["resident_mb"] > 0
+        assert result["peers"]["peers"]["Mimi"]["ratio"] > 0
 
 
 BAD = {

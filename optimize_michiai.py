@@ -1,0 +1,137 @@
+"""Faster forms of a trained model, for inference only; `model.optimize("cpu-int8")` brings them about.
+
+"cpu-int8": one conversation at a time reads every weight once per frame, so the weights' bytes are the cost.
+The matrices of the listen head, the LLM and the speak head become int8 with a scale per row; PyTorch's own
+FBGEMM kernels multiply them by activations that are quantised on the fly, each position by itself (per-token
+dynamic quantisation, as in ZeroQuant, arXiv 2206.01861). The vocoder is arithmetic rather than memory: it
+computes in bfloat16. So does the memory of the backbone.
+
+"cuda": bfloat16, and the whole step as one CUDA graph (`runner_michiai.py`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from .listen_michiai import row_statistics
+from .packed_michiai import (
+    ENGINE,
+    Int8Linear,
+    Int8Rows,
+    Int8Table,
+    MatrixConv,
+    MatrixConvTranspose,
+    TableHead,
+    quantise_rows,
+)
+from .runner_michiai import TraceRunner, use_graph
+from .streaming_michiai import CausalConvLast, CausalConvTranspose1d
+
+MODES = ("cpu-int8", "cuda")
+SMALLEST = 2**14  # weights; what is smaller costs nothing and stays as it is
+
+
+def _int8(module: nn.Module) -> nn.Module | None:
+    """The int8 form of a module, with its values unless it lies on the meta device; None: it stays."""
+    if isinstance(module, nn.Embedding):
+        made: Int8Rows = Int8Table(module.embedding_dim, module.num_embeddings)
+    elif isinstance(module, nn.Linear) and module.weight.numel() >= SMALLEST:
+        made = Int8Linear(module.in_features, module.out_features, module.bias is not None)
+    else:
+        return None
+    if not module.weight.is_meta:
+        weight, scale = quantise_rows(module.weight.data)
+        made.weight.data, made.scale.data = weight, scale
+        if isinstance(made, Int8Table):
+            mean, inverse = row_statistics(weight.float() * scale[:, None])
+            made.mean.data, made.inverse_deviation.data = mean, inverse
+        elif made.bias is not None:
+            made.bias.data = module.bias.data.float()
+    return made
+
+
+def _matrix(module: nn.Module) -> nn.Module | None:
+    """A convolution of the vocoder as a matrix product; None: it stays."""
+    if isinstance(module, CausalConvLast) and module.groups == 1:
+        return MatrixConv(module)
+    if isinstance(module, CausalConvTranspose1d) and module.kernel_size[0] % module.stride[0] == 0:
+        return MatrixConvTranspose(module)
+    return None
+
+
+def _replace(
+    part: nn.Module, form: Callable[[nn.Module], nn.Module | None], keep: nn.Module | None = None
+) -> None:
+    """Put `form(layer)` in place of each layer of `part` that has one."""
+    for parent in [module for module in part.modules() if module is not keep]:
+        for name, child in list(parent.named_children()):
+            made = None if child is keep else form(child)
+            if made is not None:
+                setattr(parent, name, made)
+
+
+def use_int8(model: Any) -> None:
+    """Put int8 matrices and convolutions as matrix products in place of the layers of `model`."""
+    llm, vocoder, tied = model.backbone.language_model, model.vocoder, model.config.tie_word_embeddings
+    for part in (model.listen, model.backbone, model.speak_head):
+        _replace(part, _int8, keep=llm.lm_head if tied else None)
+    if tied:
+        llm.lm_head = TableHead(llm.get_input_embeddings())
+        for holder in (model, llm):
+            holder._tied_weights_keys = None  # the head has no weights of its own any more
+    _replace(vocoder, _matrix, keep=vocoder.head)
+    model.config.optimized = "cpu-int8"
+
+
+def prepare(model: Any) -> None:
+    """Bring a model that has such layers into the form that computes."""
+    for name, part in model.vocoder.named_children():
+        if name != "head":  # it makes samples: it stays float32
+            part.to(torch.bfloat16)
+    for module in model.modules():
+        if isinstance(module, Int8Rows):
+            module.pack()
+    for value in (
+        *model.parameters(),
+        *model.buffers(),
+    ):  # loaded ones are parts of the file, which would stay mapped whole
+        value.data = value.data.clone()
+    model.backbone.memory_dtype = torch.bfloat16
+    model.requires_grad_(False).eval()
+    model.runner = TraceRunner(model)
+
+
+def arrange_convolutions(module: nn.Module) -> None:
+    """Lay the weights out as `CausalConvLast` uses them, once instead of in every call; their values stay."""
+    for conv in module.modules():
+        if isinstance(conv, CausalConvLast) and conv.groups == 1 and not conv.weight.is_meta:
+            conv.weight.data = conv.weight.data[:, :, None].contiguous(memory_format=torch.channels_last)[
+                :, :, 0
+            ]
+
+
+def optimize(model: Any, mode: str) -> Any:
+    """`model` in a faster form, for inference only; it is changed in place and returned.
+
+    Args:
+        mode: "cpu-int8": for one conversation at a time on a CPU. "cuda": on a GPU.
+    """
+    if mode not in MODES:
+        raise ValueError(f"optimize was asked for {mode!r}; expected one of {list(MODES)}")
+    if model.config.optimized is not None or model.runner is not None:
+        raise ValueError(
+            f"optimize was asked for {mode!r}, but this model is optimised already; "
+            "expected one as from_pretrained loads it"
+        )
+    if mode == "cuda":
+        return use_graph(model)
+    if ENGINE not in torch.backends.quantized.supported_engines:
+        raise ValueError(
+            f"optimize was asked for {mode!r}, but this PyTorch has no {ENGINE} kernels; "
+            "expected an x86 CPU: use the model as it is"
+        )
+    use_int8(model.cpu().float())
+    prepare(model)
+    return model

@@ -1,0 +1,245 @@
+"""The fast forms: each computes what the plain one computes, and memory keeps its contract."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from michiai.modeling_michiai import MichiAIModel
+from michiai.packed_michiai import Int8Linear, MatrixConv, MatrixConvTranspose
+from michiai.runner_michiai import GraphRunner, use_graph
+from michiai.streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, name_modules
+
+from helpers import tiny_config, tiny_model
+
+FRAMES = 40  # past the tiny window of 30
+
+
+def run(
+    model: MichiAIModel, state: StreamState | None = None, rows: int = 1, seed: int = 0, frames: int = FRAMES
+) -> Tensor:
+    """[rows, frames, samples] of a conversation of noise, after a prompt where none was given."""
+    generator = torch.Generator().manual_seed(seed)
+    if state is None:
+        state = StreamState()
+        model.prompt(
+            state, torch.arange(10, 30)[None].expand(rows, -1), model.default_voice[None].expand(rows, -1, -1)
+        )
+    sounds = []
+    for _ in range(frames):
+        audio = 0.1 * torch.randn(rows, model.config.frame_size, generator=generator)
+        noise = torch.randn(rows, model.config.latent_dim, generator=generator).to(model.dtype)
+        sounds.append(model.step(audio, state, noise).audio.float())
+    return torch.stack(sounds, 1)
+
+
+def error(measured: Tensor, wanted: Tensor) -> float:
+    """Root mean square error over the deviation."""
+    measured, wanted = measured.detach(), wanted.detach()
+    return float((measured - wanted).square().mean().sqrt() / wanted.std())
+
+
+@pytest.fixture(scope="module")
+def plain() -> MichiAIModel:
+    """A tiny model whose matrices are large enough to become int8."""
+    text = tiny_config().text_config.to_dict() | {
+        "hidden_size": 128,
+        "intermediate_size": 192,
+        "head_dim": None,
+    }
+    torch.manual_seed(0)
+    model = MichiAIModel(
+        tiny_config(
+            400,
+            text_config=text,
+            listen_config={
+                "mel_bins": 20,
+                "conv_width": 16,
+                "width": 128,
+                "layers": 2,
+                "heads": 2,
+                "window": 9,
+            },
+        )
+    ).eval()
+    model.default_voice.normal_()
+    return model
+
+
+@pytest.fixture(scope="module")
+def fast(plain: MichiAIModel) -> MichiAIModel:
+    return copy.deepcopy(plain).optimize("cpu-int8")
+
+
+# ---------------------------------------------------------------- one position
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_one_lean_position_equals_transformers_forward(plain: MichiAIModel, rows: int) -> None:
+    lean = run(plain, rows=rows)
+    plain.backbone.lean = False
+    try:
+        assert torch.allclose(lean, run(plain, rows=rows), atol=1e-4)
+    finally:
+        plain.backbone.lean = True
+
+
+@torch.inference_mode()
+def test_lean_rows_of_different_age_and_prompt() -> None:
+    backbone = tiny_model().backbone
+    x, wanted = torch.randn(2, 90, 32), None
+    for lean in (True, False):
+        backbone.lean = lean
+        long, short = StreamState(), StreamState()
+        backbone(x[:1, :20], long, prompt=True)
+        backbone(x[1:, :3], short, prompt=True)
+        for t in range(20, 60):
+            backbone(x[:1, t : t + 1], long)
+        both = StreamState.join([long, short])
+        y = torch.cat([backbone(x[:, t : t + 1], both) for t in range(60, 90)], 1)
+        wanted = y if wanted is None else wanted
+        assert torch.allclose(y, wanted, atol=1e-4)
+    both.reset(torch.tensor([True, False]))
+    fresh = torch.cat([backbone(x[:, t : t + 1], both) for t in range(10)], 1)[0]
+    assert torch.allclose(fresh, backbone(x[:1, :10])[0], atol=1e-4)
+
+
+# ---------------------------------------------------------------- layers
+
+
+def test_int8_rows_are_near_and_do_not_depend_on_their_neighbours() -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(256, 192), torch.randn(5, 256) * torch.tensor([[1.0], [10.0], [0.1], [3.0], [0.0]])
+    from michiai.optimize_michiai import _int8
+
+    made = _int8(linear)
+    made.pack()
+    assert isinstance(made, Int8Linear) and error(made(x), linear(x)) < 0.02
+    assert torch.allclose(made(x)[:2], made(x[:2]), atol=1e-6)
+    assert error(made(x[:1]), linear(x[:1])) < 0.02 and made(x[:1]).shape == (1, 192)
+    again = Int8Linear(256, 192, True)
+    again.load_state_dict(made.state_dict())
+    again.pack()
+    assert torch.equal(again(x), made(x))
+
+
+@pytest.mark.parametrize("sizes", [[1] * 12, [5, 7], [12]])
+def test_convolutions_as_matrix_products(sizes: list[int]) -> None:
+    torch.manual_seed(0)
+    for plain, form, dim in (
+        (CausalConvLast(6, 4, 5, dilation=3), MatrixConv, 1),
+        (CausalConvTranspose1d(6, 4, 9, 3), MatrixConvTranspose, 2),
+    ):
+        name_modules(plain)
+        plain.path, x = "layer", torch.randn(2, 12, 6) if dim == 1 else torch.randn(2, 6, 12)
+        made, state = form(plain), StreamState()
+        y = torch.cat([made(piece, state) for piece in x.split(sizes, dim)], dim)
+        assert torch.allclose(y, plain(x), atol=1e-5)
+
+
+# ---------------------------------------------------------------- the whole model
+
+
+def test_int8_is_near_the_plain_model(plain: MichiAIModel, fast: MichiAIModel) -> None:
+    assert error(run(fast, frames=6), run(plain, frames=6)) < 0.1
+    assert fast.backbone.memory_dtype == torch.bfloat16 and fast.config.optimized == "cpu-int8"
+
+
+def test_a_recorded_frame_equals_a_computed_one(fast: MichiAIModel) -> None:
+    recorded, runner = run(fast, rows=2), fast.runner
+    fast.runner = None
+    try:
+        assert torch.allclose(recorded, run(fast, rows=2), atol=1e-5)
+    finally:
+        fast.runner = runner
+
+
+def test_recorded_frames_keep_the_contract_of_memory(fast: MichiAIModel) -> None:
+    """Fork, reset of a row, select and join; a state that has no prompt; one record for prompts of near
+    lengths.
+    """
+    state = StreamState()
+    fast.prompt(state, torch.arange(10, 30)[None].expand(2, -1), fast.default_voice[None].expand(2, -1, -1))
+    run(fast, state, rows=2)
+    twin, alone = state.fork(), state.select(torch.tensor([1]))
+    after = run(fast, state, rows=2, seed=1)
+    assert torch.allclose(run(fast, twin, rows=2, seed=1), after, atol=1e-5)
+    joined = StreamState.join([alone.fork(), alone])
+    both = run(fast, joined, rows=2, seed=2)
+    joined.reset(torch.tensor([True, False]))
+    fresh = run(fast, StreamState(), rows=2, seed=3)
+    assert error(run(fast, joined, rows=2, seed=3)[0], fresh[0]) < 0.1 and torch.isfinite(both).all()
+    records = len(fast.runner.traces)
+    for count in (7, 8, 9):
+        other = StreamState()
+        fast.prompt(other, torch.arange(10, 10 + count)[None], fast.default_voice[None])
+        run(fast, other, frames=1)
+    assert len(fast.runner.traces) <= records + 1
+
+
+def test_two_conversations_take_turns_on_one_graph(plain: MichiAIModel) -> None:
+    """The lines around a CUDA graph, without the capture."""
+    wanted = [run(plain, seed=s, frames=8) for s in (1, 2)]
+    plain.runner, states, got = GraphRunner(plain), [], []
+    try:
+        for _ in range(2):
+            states.append(StreamState())
+            plain.prompt(states[-1], torch.arange(10, 30)[None], plain.default_voice[None])
+        generators = [torch.Generator().manual_seed(s) for s in (1, 2)]
+        for _ in range(8):
+            for state, g in zip(states, generators, strict=True):
+                audio = 0.1 * torch.randn(1, plain.config.frame_size, generator=g)
+                got.append(
+                    plain.step(audio, state, torch.randn(1, plain.config.latent_dim, generator=g)).audio
+                )
+    finally:
+        plain.runner = None
+    for s in (0, 1):
+        assert torch.allclose(torch.stack(got[s::2], 1), wanted[s], atol=1e-5)
+
+
+def test_the_form_of_a_gpu_computes_in_bfloat16(plain: MichiAIModel) -> None:
+    """What `optimize("cuda")` does, on the CPU."""
+    made = use_graph(copy.deepcopy(plain), "cpu")
+    sound = run(made, frames=4)
+    assert sound.isfinite().all() and error(sound, run(plain, frames=4)) < 0.2
+    assert made.dtype == torch.bfloat16 and made.runner.lent
+    assert made.voice((torch.randn(32_000).numpy() * 0.1, 16_000)).latents.isfinite().all()
+
+
+def test_saved_and_loaded(fast: MichiAIModel, tmp_path: Path) -> None:
+    fast.save_pretrained(tmp_path)
+    again = MichiAIModel.from_pretrained(tmp_path)
+    mine, theirs = fast.state_dict(), again.state_dict()
+    assert mine.keys() == theirs.keys() and all(
+        torch.equal(mine[k], theirs[k].to(mine[k].dtype)) for k in mine
+    )
+    assert any(v.dtype == torch.int8 for v in theirs.values())
+    assert error(run(again, frames=6), run(fast, frames=6)) < 0.1
+    sizes = [sum(v.nbytes for v in model.state_dict().values()) for model in (again, tiny_model())]
+    assert sizes[0] > 0 and (tmp_path / "model.safetensors").stat().st_size < 1.1 * sizes[0] + 100_000
+
+
+def test_optimised_when_loaded_and_in_a_session(folder: Path) -> None:
+    model = MichiAIModel.from_pretrained(folder).optimize("cpu-int8")
+    with model.session(context="the train leaves at nine") as session:
+        frames = session.push(torch.randn(16_000) * 0.1)
+        twin = session.fork()
+        sound = torch.randn(3 * model.config.frame_size) * 0.1
+        a, b = session.push(sound), twin.push(sound)
+    assert len(frames) == 12 and all(torch.equal(x.audio, y.audio) for x, y in zip(a, b, strict=True))
+    assert model.transcribe((torch.randn(16_000).numpy() * 0.1, 16_000)).text is not None
+
+
+def test_errors(plain: MichiAIModel, fast: MichiAIModel) -> None:
+    with pytest.raises(ValueError, match="'gpu'; expected one of"):
+        plain.optimize("gpu")
+    with pytest.raises(ValueError, match="optimised already"):
+        fast.optimize("cpu-int8")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no CUDA device"):
+            plain.optimize("cuda")
+    with pytest.raises(ValueError, match="config.optimized is 'int2'"):
+        tiny_config(optimized="int2")
