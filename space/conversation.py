@@ -12,9 +12,10 @@ from .playout import PIECE_SECONDS, Playout
 
 LEAD_IN = 0.005  # seconds of silence before the first sound: the resampler looks ahead by less than that
 USER_SPEAKS = 0.01  # rms: -40 dB of full scale
-RECENT = 0.6  # seconds of user audio that tell whether a turn's end was an interruption
+RECENT = 8  # frames of user audio that tell whether a turn's end was an interruption
 CONNECT_WITHIN = 30.0  # seconds until the first sound
 BROKEN = 10.0  # seconds without any sound, not even silence, that end a conversation
+BEHIND = 0.5  # seconds of user audio that may wait for the model
 STATISTICS = 125  # frames, 10 s
 
 
@@ -32,8 +33,11 @@ class Conversation:
         self.playout = Playout(engine.rate)
         self.over = asyncio.Event()
         self.connected = False
-        self._heard: asyncio.Queue = asyncio.Queue()
-        self._levels: deque[tuple[float, float]] = deque()  # (seconds, rms) of recent user audio
+        self.skipped = 0  # pieces of user audio that the model was too slow for
+        self._heard: deque[np.ndarray] = deque()
+        self._waiting, self._rate = 0, 0  # samples in `_heard`, and how many make a second
+        self._arrived = asyncio.Event()
+        self._levels: deque[float] = deque(maxlen=RECENT)
         self._spent: deque[float] = deque(maxlen=STATISTICS)
         self._speaking = False
         self._start: float | None = None  # of the outgoing clock
@@ -42,50 +46,61 @@ class Conversation:
     # ---------------------------------------------------------------- in
 
     def hear(self, rate: int, pcm: np.ndarray) -> None:
-        """User audio as it arrives, int16."""
+        """User audio as it arrives, int16 [N]."""
         if not self.connected:
             self.connected = True
             pcm = np.concatenate([np.zeros(round(rate * LEAD_IN), np.int16), pcm])
-        self._heard.put_nowait((rate, pcm))
+        self._rate = rate
+        self._heard.append(pcm)
+        self._waiting += len(pcm)
+        while self._waiting > BEHIND * rate:  # a machine too slow, or one that stood still: the present counts
+            self._waiting -= len(self._heard.popleft())
+            self.skipped += 1
+        self._arrived.set()
 
     async def run(self) -> str:
-        """Feed the model until no sound arrives any more; returns why it ended."""
+        """Feed the model, a frame at a time, until no sound arrives any more; returns why it ended."""
         loop = asyncio.get_running_loop()
         while True:
-            chunks, length, rate = [], 0, 0
-            while not self._heard.empty() or length < rate * self.engine.frame_seconds or not chunks:
+            while self._waiting == 0 or self._waiting < self._rate * self.engine.frame_seconds:
+                self._arrived.clear()
                 try:
-                    rate, chunk = await asyncio.wait_for(self._heard.get(), BROKEN if self.connected else CONNECT_WITHIN)
+                    await asyncio.wait_for(self._arrived.wait(), BROKEN if self.connected else CONNECT_WITHIN)
                 except TimeoutError:
                     return "no sound arrived from your side"
-                chunks.append(chunk)
-                length += len(chunk)
-            pcm = np.concatenate(chunks)
-            self._note_level(pcm)
+            pcm, rate = self._next_frame(), self._rate
+            level = float(np.sqrt(np.square(pcm / 32768).mean()))
+            self._levels.append(level)
             for frame in await loop.run_in_executor(self.engine.worker, self.session.push, pcm, rate):
-                self._take(frame)
+                self._take(frame, level)
 
-    def _note_level(self, pcm: np.ndarray) -> None:
-        now = time.monotonic()
-        self._levels.append((now, float(np.sqrt(np.square(pcm / 32768).mean()))))
-        while now - self._levels[0][0] > RECENT:
-            self._levels.popleft()
+    def _next_frame(self) -> np.ndarray:
+        size, parts = round(self._rate * self.engine.frame_seconds), []
+        while size > 0:
+            part = self._heard.popleft()
+            if len(part) > size:
+                self._heard.appendleft(part[size:])
+                part = part[:size]
+            parts.append(part)
+            size -= len(part)
+            self._waiting -= len(part)
+        return np.concatenate(parts)
 
-    def _take(self, frame: Any) -> None:
+    def _take(self, frame: Any, level: float) -> None:
         self.playout.push(frame.audio.numpy())
-        interrupted = self._speaking and not frame.speaking and max(level for _, level in self._levels) > USER_SPEAKS
+        interrupted = self._speaking and not frame.speaking and max(self._levels) > USER_SPEAKS
         if interrupted:  # what it had not said yet stays unsaid
             self.playout.clear()
         self._speaking = frame.speaking
         self._spent.append(frame.compute_seconds * 1000)
-        message = {"type": "frame", "index": frame.index, "text": frame.text, "heard": frame.user_text,
+        message = {"type": "frame", "index": frame.index, "text": frame.text, "heard": frame.user_text, "level": round(level, 4),
                    "speaking": frame.speaking, "turn": round(frame.turn_probability, 3)}
         if interrupted:
             message["interrupted"] = True
         if frame.index % 12 == 0:
             p50, p95 = np.percentile(self._spent, [50, 95])
-            message |= {"p50": round(float(p50), 1), "p95": round(float(p95), 1),
-                        "store": round(len(self.playout.pieces) * PIECE_SECONDS * 1000)}
+            message |= {"p50": round(float(p50), 1), "p95": round(float(p95), 1), "skipped": self.skipped,
+                        "store": round((len(self.playout.pieces) * PIECE_SECONDS + self._waiting / self._rate) * 1000)}
         self.send(message)
 
     async def inject(self, text: str) -> None:

@@ -64,7 +64,7 @@
       target.element.append(cell.element);
       return cell;
     },
-    going: (cell, now) => cell.speaking || now - cell.at < 0.7,
+    going: (cell, now) => (cell.who === "own" ? cell.speaking : now - cell.at < 1.2 && now - call.loudAt < 0.3),
     say(who, piece, now, fresh) {
       let cell = this.last[who];
       const row = this.rows.at(-1);
@@ -107,7 +107,6 @@
       if (call !== mine) return;
       analyser.getFloatTimeDomainData(data);
       const rms = Math.sqrt(data.reduce((sum, v) => sum + v * v, 0) / data.length);
-      if (side === "user") mine.level = rms;
       level(side, rms > 0 ? Math.max(0, Math.min(1, 1 + Math.log10(rms + 1e-6) / 2.4)) : 0);
       requestAnimationFrame(look);
     })();
@@ -237,6 +236,7 @@
     ready(m) { Object.assign(call, { id: m.id, rate: m.rate, seconds: m.seconds }); openSound(call); },
     frame(m) {
       const now = m.index * 0.08, own = score.last.own;
+      if (m.level > 0.01) call.loudAt = now;
       if (m.speaking && !call.speaking) call.fresh = true;
       if (m.heard) score.say("user", m.heard, now, false);
       if (m.text) { score.say("own", m.text, now, call.fresh); call.fresh = false; }
@@ -244,12 +244,14 @@
       if (m.interrupted && own) own.element.classList.add("cut");
       if (m.speaking !== call.speaking) $("state").textContent = m.speaking ? "It speaks. Interrupt if you like." : "It listens. Speak.";
       call.speaking = m.speaking;
-      gate.push({ turn: m.turn, speaking: m.speaking, level: call.level || 0 });
+      gate.push({ turn: m.turn, speaking: m.speaking, level: m.level });
       if (gate.length > 500) gate.splice(0, 250);
       drawGate();
       if (m.p50 === undefined) return;
       $("step").textContent = `${m.p50} ms, p95 ${m.p95} ms`;
       $("store").textContent = `${Math.round(m.store + (call.buffered || 0))} ms`;
+      if (m.skipped > call.skipped) $("line").textContent = "The machine is too slow at the moment: some of what you say is lost.";
+      call.skipped = m.skipped;
     },
     pong(m) {
       const trip = call.trip === undefined ? performance.now() - m.at : call.trip;
@@ -262,7 +264,7 @@
   };
 
   async function start() {
-    const mine = (call = { speaking: false });
+    const mine = (call = { speaking: false, loudAt: -1 });
     show("asking", "Asking for the microphone…");
     score.clear(); gate.length = 0; drawGate(); $("line").textContent = "";
     if (!navigator.mediaDevices) return stop("The microphone needs a page over https, or one at 127.0.0.1.");
