@@ -47,10 +47,7 @@ class Conversation:
 
     def hear(self, rate: int, pcm: np.ndarray) -> None:
         """User audio as it arrives, int16 [N]."""
-        if not self.connected:
-            self.connected = True
-            pcm = np.concatenate([np.zeros(round(rate * LEAD_IN), np.int16), pcm])
-        self._rate = rate
+        self.connected, self._rate = True, rate
         self._heard.append(pcm)
         self._waiting += len(pcm)
         while self._waiting > BEHIND * rate:  # a machine too slow, or one that stood still: the present counts
@@ -60,7 +57,7 @@ class Conversation:
 
     async def run(self) -> str:
         """Feed the model, a frame at a time, until no sound arrives any more; returns why it ended."""
-        loop = asyncio.get_running_loop()
+        loop, first = asyncio.get_running_loop(), True
         while True:
             while self._waiting == 0 or self._waiting < self._rate * self.engine.frame_seconds:
                 self._arrived.clear()
@@ -71,6 +68,8 @@ class Conversation:
             pcm, rate = self._next_frame(), self._rate
             level = float(np.sqrt(np.square(pcm / 32768).mean()))
             self._levels.append(level)
+            if first:
+                pcm, first = np.concatenate([np.zeros(round(rate * LEAD_IN), np.int16), pcm]), False
             for frame in await loop.run_in_executor(self.engine.worker, self.session.push, pcm, rate):
                 self._take(frame, level)
 
