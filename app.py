@@ -1,0 +1,64 @@
+"""The Space: talk to MichiAI in the browser.
+
+python app.py          # http://127.0.0.1:7860; the README lists the environment variables
+"""
+
+import os
+import tempfile
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+FILES = tempfile.TemporaryDirectory(prefix="michiai-")  # visitors' files; gone with this process
+os.environ["GRADIO_TEMP_DIR"] = FILES.name
+
+import gradio as gr  # noqa: E402 - reads the environment
+import uvicorn  # noqa: E402
+from fastapi import FastAPI  # noqa: E402
+
+from space.engine import EXAMPLES, Engine  # noqa: E402
+from space.guard import OwnOriginOnly  # noqa: E402
+from space.live import Live  # noqa: E402
+from space.page import build  # noqa: E402
+from space.settings import Settings  # noqa: E402
+
+
+def make_app(settings: Settings) -> FastAPI:
+    """The whole site."""
+    engine = Engine(settings.model_id)
+    app = FastAPI(title="MichiAI", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(OwnOriginOnly)
+    Live(engine, settings).mount(app)
+    page = build(engine, settings.upload_seconds)
+    return gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        allowed_paths=[str(EXAMPLES)],
+        max_file_size="20mb",
+        ssr_mode=False,
+        show_error=True,
+    )
+
+
+def main() -> None:
+    settings = Settings.from_environment()
+    app = make_app(settings)
+    print(
+        f"MichiAI: http://{settings.host}:{settings.port} (at most {settings.max_conversations} at once)",
+        flush=True,
+    )
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        ws_max_size=2**20,
+        ws_ping_interval=5,
+        ws_ping_timeout=10,
+        timeout_graceful_shutdown=2,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The model, loaded as anybody would load it, and what the Space asks of it."""
+
+import base64
+import binascii
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+LARGEST_VOICE = 200_000  # bytes; a voice of 30 s takes 50,000
+
+
+class Engine:
+    """A model and the one thread in which all live conversations run.
+
+    Args:
+        model_id: a folder, or a repository on the Hub.
+    """
+
+    def __init__(self, model_id: str) -> None:
+        from transformers import AutoModel
+
+        torch.set_num_threads(1)  # models this small are fastest on one thread
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model: Any = AutoModel.from_pretrained(model_id, trust_remote_code=True).to(device).eval()
+        remote = sys.modules[
+            type(self.model).__module__
+        ]  # remote code: its classes are found through the model
+        self.Voice, self.Options = remote.Voice, remote.GenerationOptions
+        self.rate: int = self.model.config.sampling_rate
+        self.frame_seconds = self.model.config.frame_size / self.rate
+        self.voices = {
+            path.stem.removeprefix("voice_"): self.model.voice(str(path))
+            for path in sorted(EXAMPLES.glob("voice_*.wav"))
+        }
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        with self.model.session() as session:  # the first steps of a process are slow
+            session.push(torch.zeros(self.rate // 2))
+
+    def voice(self, path: str | Path | None) -> Any:
+        """A Voice from its file; None without one."""
+        try:
+            return self.Voice.load(path).check(self.model.config) if path else None
+        except ValueError as error:  # visitors do not know the server's paths
+            raise ValueError(str(error).replace(str(path), "the voice file")) from error
+
+    def voice_of_page(self, choice: Any) -> Any:
+        """What the live tab sends: {"name": a bundled voice}, {"file": a file in base64}, or nothing."""
+        choice = choice if isinstance(choice, dict) else {}
+        name, text = str(choice.get("name") or ""), str(choice.get("file") or "")
+        if name and name not in self.voices:
+            raise ValueError(f"the voice is {name!r}; expected one of {', '.join(map(repr, self.voices))}")
+        if not text:
+            return self.voices.get(name)
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise ValueError(
+                "the voice is not base64; expected a voice file, written by Voice.save"
+            ) from error
+        if len(data) > LARGEST_VOICE:
+            raise ValueError(
+                f"the voice takes {len(data)} bytes; expected at most {LARGEST_VOICE}: "
+                "is it a recording? clone it first"
+            )
+        with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+            file.write(data)
+            file.flush()
+            return self.voice(file.name)

@@ -1,0 +1,265 @@
+"""The Space as programs see it: named endpoints, the control WebSocket, limits. With a tiny random model."""
+
+import json
+import re
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+pytest.importorskip("gradio", reason="the Space's packages are not installed: pip install -e .[app]")
+
+from gradio_client import Client, handle_file  # noqa: E402
+from gradio_client.exceptions import AppError  # noqa: E402
+from websockets.exceptions import ConnectionClosed  # noqa: E402
+from websockets.sync.client import connect  # noqa: E402
+
+from helpers import ROOT, speech  # noqa: E402
+from space_server import running  # noqa: E402
+
+REFERENCE, QUESTION = ROOT / "examples" / "voice_ada.wav", ROOT / "examples" / "question_meeting.wav"
+
+
+@pytest.fixture(scope="module")
+def address(folder, tmp_path_factory):
+    with running(
+        tmp_path_factory.mktemp("app") / "log.txt",
+        MODEL_ID=str(folder),
+        MAX_CONVERSATIONS="1",
+        MAX_SECONDS="15",
+        UPLOAD_SECONDS="20",
+    ) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(address) -> Client:
+    return Client(address, verbose=False)
+
+
+def wav(path: Path, audio: np.ndarray) -> object:
+    soundfile.write(path, audio, 16_000, subtype="FLOAT" if len(audio) else "PCM_16")
+    return handle_file(str(path))
+
+
+# -------------------------------------------------------------------- the API
+
+
+def test_the_code_on_the_page_works(address, client, tmp_path: Path, monkeypatch, capsys) -> None:
+    code = re.search(r"```python\n(.*?)```", (ROOT / "space" / "api.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "reference.wav").write_bytes(REFERENCE.read_bytes())
+    (tmp_path / "question.wav").write_bytes(QUESTION.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(code.replace("http://127.0.0.1:7860", address), found)  # noqa: S102 - it is our own documentation
+    rate, both = soundfile.read(found["both"])[::-1]
+    answer, speech_ = soundfile.read(found["answer"])[0], soundfile.read(found["speech"])[0]
+    assert rate == 16_000 and both.shape == (len(answer), 2) and len(speech_) > 1600
+    assert Path(found["voice"]).suffix == ".safetensors" and "s of speech" in found["remarks"]
+    assert all(set(row) == {"start", "end", "who", "text"} for row in found["transcript"])
+    assert all(set(word) == {"word", "end"} for word in found["words"])
+    assert Path(found["picture"]).stat().st_size > 5000
+    assert capsys.readouterr().out.strip()
+
+
+def test_only_the_four_endpoints_are_public(client) -> None:
+    names = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert set(names) == {"/converse", "/speak", "/transcribe", "/clone"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "make", "message"),
+    [
+        ("/converse", lambda p: (None, None, "", ""), "No recording was given"),
+        ("/transcribe", lambda p: (wav(p / "l.wav", speech(61)),), "61 s long; expected at most 60 s"),
+        ("/transcribe", lambda p: (wav(p / "e.wav", np.zeros(0)),), "is empty"),
+        ("/transcribe", lambda p: (wav(p / "n.wav", np.full(16_000, np.nan)),), "NaN or infinite samples"),
+        (
+            "/converse",
+            lambda p: (wav(p / "c.wav", speech(1)), None, "", "the train is red " * 200),
+            "shorten the instructions or the context",
+        ),
+        ("/speak", lambda p: ("?!", None), "nothing to say; expected at least one word"),
+        ("/speak", lambda p: ("word " * 100, None), "499 characters; expected at most 400"),
+        ("/clone", lambda p: (wav(p / "s.wav", speech(2)), True, "hello"), "2.0 s long; expected 3 to 30 s"),
+        ("/clone", lambda p: (wav(p / "z.wav", np.zeros(64_000)), True, "hello"), "silent; expected audible"),
+        ("/clone", lambda p: (wav(p / "o.wav", speech(5)), False, "hello"), "Consent is not given"),
+    ],
+)  # fmt: skip
+def test_bad_input_gives_a_sentence(client, tmp_path: Path, endpoint: str, make, message: str) -> None:
+    with pytest.raises(AppError, match=message) as error:
+        client.predict(*make(tmp_path), api_name=endpoint)
+    assert "Traceback" not in str(error.value) and "/tmp" not in str(error.value)
+
+
+def test_unreadable_files_give_a_sentence(client, tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("this is no sound")
+    (tmp_path / "voice.safetensors").write_text("this is no voice")
+    with pytest.raises(AppError, match="cannot be read"):
+        client.predict(handle_file(str(tmp_path / "text.wav")), api_name="/transcribe")
+    with pytest.raises(AppError, match="cannot be read as a voice"):
+        client.predict("hello", handle_file(str(tmp_path / "voice.safetensors")), api_name="/speak")
+
+
+def test_uploads_are_limited_in_size(client, tmp_path: Path) -> None:
+    big = tmp_path / "big.wav"
+    soundfile.write(big, np.zeros((21 * 2**20) // 2, np.int16), 48_000)
+    with pytest.raises(Exception, match="413|maximum allowed|too large|exceed"):
+        client.predict(handle_file(str(big)), api_name="/transcribe")
+
+
+def test_uploads_are_deleted(address, client, tmp_path: Path) -> None:
+    audio, text = speech(1.234), "one"
+    client.predict(wav(tmp_path / "mine.wav", audio), api_name="/transcribe")
+    folders = [path for path in Path("/tmp").glob("michiai-*") if list(path.rglob("mine.wav"))]
+    assert folders, f"the upload is kept for the moment ({text})"
+    deadline = time.monotonic() + 90
+    while any(list(path.rglob("mine.wav")) for path in folders) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert not any(list(path.rglob("mine.wav")) for path in folders)
+
+
+# -------------------------------------------------------------------- the control WebSocket
+
+
+def visit(address: str):
+    return connect(address.replace("http", "ws") + "/live")
+
+
+def start(control, **what: object) -> dict:
+    control.send(json.dumps({"type": "start", **what}))
+    return json.loads(control.recv(30))
+
+
+def test_one_place_a_line_and_a_closed_tab(address) -> None:
+    first, second, third = visit(address), visit(address), visit(address)
+    ready = start(first)
+    assert ready["type"] == "ready" and ready["rate"] == 16_000
+    assert start(second) == {"type": "waiting", "ahead": 0}
+    assert start(third) == {"type": "waiting", "ahead": 1}
+    second.close()
+    assert json.loads(third.recv(5)) == {"type": "waiting", "ahead": 0}
+    began = time.monotonic()
+    # no goodbye: the browser is killed, and its system closes the line
+    first.socket.shutdown(socket.SHUT_RDWR)
+    assert json.loads(third.recv(5))["type"] == "ready"
+    print(f"the place was free after {time.monotonic() - began:.2f} s")
+    third.close()
+
+
+def test_bad_starts_give_a_sentence_and_free_the_place(address) -> None:
+    for what, message in (
+        ({"voice": {"file": "!!"}}, "The voice is not base64"),
+        ({"voice": {"name": "nobody"}}, "The voice is 'nobody'; expected one of"),
+        ({"context": "the train is red " * 500}, "expected at most 4000"),
+        ({"context": "the train is red and late " * 100}, "shorten the instructions or the context"),
+    ):
+        with visit(address) as control:
+            said = start(control, **what)
+            assert said["type"] == "problem" and message in said["message"], said
+    with visit(address) as control:
+        assert start(control)["type"] == "ready"
+        for text, message in (("", "The text is empty"), ("red " * 400, "half of the window")):
+            control.send(json.dumps({"type": "inject", "text": text}))
+            said = json.loads(control.recv(10))
+            assert said["type"] == "problem" and said["goes_on"] and message in said["message"], said
+        control.send(json.dumps({"type": "inject", "text": "the train leaves at nine."}))
+        assert json.loads(control.recv(10)) == {"type": "told", "text": "the train leaves at nine."}
+        control.send(json.dumps({"type": "ping", "at": 5}))
+        assert json.loads(control.recv(10)) == {"type": "pong", "at": 5}
+
+
+def test_nonsense_ends_the_visit_and_nothing_else(address) -> None:
+    for nonsense in ("[", "[]", '"x"', '{"type": "start", "voice": 7, "context": {"a": 1}}'):
+        with visit(address) as control:
+            control.send(nonsense)
+    with visit(address) as control:
+        assert start(control)["type"] == "ready"
+
+
+def speak_over_websocket(address: str, key: str, seconds: float, control) -> list[dict]:
+    """Talk through fastrtc's WebSocket for a while -> control messages."""
+    import base64
+
+    payload = base64.b64encode(bytes([255]) * 3840).decode()  # 80 ms of mu-law silence at 48 kHz
+    with connect(address.replace("http", "ws") + "/websocket/offer") as sound:
+        sound.send(json.dumps({"event": "start", "websocket_id": key}))
+        began, messages, sent = time.monotonic(), [], 0
+        while time.monotonic() - began < seconds:
+            try:
+                sound.send(json.dumps({"event": "media", "media": {"payload": payload}}))
+            except ConnectionClosed:  # the conversation has ended
+                break
+            sent += 1
+            time.sleep(max(0, began + sent * 0.08 - time.monotonic()))
+            try:
+                while True:
+                    messages.append(json.loads(control.recv(0.001)))
+            except (TimeoutError, EOFError):
+                continue
+            except ConnectionClosed:
+                break
+        try:
+            while True:
+                messages.append(json.loads(control.recv(0.5)))
+        except (TimeoutError, ConnectionClosed):
+            return messages
+
+
+def test_the_time_limit_is_told_before_it_comes(address) -> None:
+    with visit(address) as control:
+        ready = start(control)
+        assert ready["seconds"] == 15
+        began = time.monotonic()
+        messages = speak_over_websocket(address, ready["id"], 17, control)
+        kinds = [m["type"] for m in messages]
+        assert kinds.count("ending") == 1 and kinds.index("ending") < kinds.index("ended")
+        assert next(m for m in messages if m["type"] == "ended")["why"] == "the time is up"
+        assert time.monotonic() - began > 14
+        frames = [m["index"] for m in messages if m["type"] == "frame"]
+        assert frames == list(range(len(frames))) and len(frames) > 50
+
+
+def test_sound_without_a_place_is_refused(address) -> None:
+    import urllib.request
+
+    body = json.dumps({"sdp": "", "type": "offer", "webrtc_id": "nobody"}).encode()
+    request = urllib.request.Request(address + "/webrtc/offer", body, {"Content-Type": "application/json"})
+    assert json.loads(urllib.request.urlopen(request, timeout=30).read())["meta"]["error"] == "no_place"
+    with connect(address.replace("http", "ws") + "/websocket/offer") as sound:
+        sound.send(json.dumps({"event": "start", "websocket_id": "nobody"}))
+        with pytest.raises(Exception):  # noqa: B017 - closed, however
+            for _ in range(200):
+                sound.send(json.dumps({"event": "ping"}))
+                sound.recv(10)
+                time.sleep(0.05)
+
+
+def test_conversations_leave_nothing_behind(address) -> None:
+    """Twenty conversations after another: the process does not grow by more than some MiB."""
+    sizes = []
+    for _ in range(20):
+        with visit(address) as control:
+            ready = start(control)
+            while ready["type"] != "ready":
+                ready = json.loads(control.recv(10))
+            speak_over_websocket(address, ready["id"], 0.5, control)
+        sizes.append(server_memory(address))
+    print("resident MiB:", [round(size) for size in sizes])
+    assert sizes[-1] - sizes[4] < 15
+
+
+def server_memory(address: str) -> float:
+    """Resident MiB of the process that listens at the address."""
+    port = int(address.rsplit(":", 1)[1])
+    for status in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"PORT={port}".encode() in status.read_bytes().split(b"\0"):
+                rows = (status.parent / "status").read_text().splitlines()
+                return next(int(row.split()[1]) / 1024 for row in rows if row.startswith("VmRSS"))
+        except OSError:
+            continue
+    raise AssertionError("no such server")
