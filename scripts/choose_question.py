@@ -4,7 +4,7 @@ python scripts/choose_question.py            # writes tests/questions.json
 
 Held-out questions of held-out voices are asked several times, each time from another offset within a frame. Chosen are
 - the question that is answered rightly most often, by text and then by the ear of the referee recogniser;
-- the long question and the interruption that stop the model soonest in the worst case.
+- the first long question and interruption after which the model falls silent within LATE every time.
 Nothing is made easier for the model than for a visitor; how often it was right is written down beside the choice.
 """
 
@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 OUT = Path(__file__).resolve().parents[1] / "tests" / "questions.json"
 SEED = 2026
+LATE = 1.4  # seconds; the browser test allows 1.5, and its own path takes some
 OFFSETS = (0.31, 0.33, 0.35, 0.37, 0.39)  # seconds of silence before the question: frames are 0.08 s
 
 
@@ -77,12 +78,13 @@ def interrupt(model: Any, item: Item) -> dict:
             if not onset and loud and i - loud[0] >= BARGE * model.config.frame_rate:
                 script.add(sound, i)
                 onset.append(i / model.config.frame_rate + lead)
-            return script(i, frames)
+            late = onset and i / model.config.frame_rate > onset[0] + LATE + 0.5
+            return None if late else script(i, frames)
 
         with torch.inference_mode():
             made = talk(model.session(seed=number), hear)
         end = sounding_until(made, onset[0]) if onset else None
-        if end is None or end - onset[0] > 2.5:
+        if end is None or end - onset[0] > LATE:
             return {"stops": [*stops, None]}
         stops.append(round(end - onset[0], 2))
     return {"stops": stops}
@@ -104,15 +106,17 @@ def main() -> None:
     item, score = max(asked, key=lambda pair: (pair[1]["right"], pair[1]["recognised"]))
     print(f"{item.script.turns[0].text!r}: {score} of {len(OFFSETS)}; wanted: {item.question.accept}")
     chosen: dict[str, Any] = {"offsets": len(OFFSETS), "question": describe(item) | score}
-    cut = [(item, interrupt(model, item)) for item in tqdm(candidates("barge_in", args.candidates // 3), desc="interruptions")]
-    stopped = [pair for pair in cut if None not in pair[1]["stops"]]
-    if stopped:
-        item, score = min(stopped, key=lambda pair: max(pair[1]["stops"]))
-        print(f"{item.script.turns[0].text!r}, then {item.script.turns[2].text!r}: stops after {score['stops']} s")
-        chosen["interruption"] = describe(item) | {"then": item.script.turns[2].text} | score
+    tried = 0
+    for item in tqdm(candidates("barge_in", args.candidates), desc="interruptions"):
+        score = interrupt(model, item)
+        tried += 1
+        if None not in score["stops"]:
+            print(f"{item.script.turns[0].text!r}, then {item.script.turns[2].text!r}: stops after {score['stops']} s")
+            chosen["interruption"] = describe(item) | {"then": item.script.turns[2].text} | score
+            break
     OUT.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
     right = sum(score["right"] == len(OFFSETS) for _, score in asked)
-    print(json.dumps({"questions": len(asked), "always_right": right, "interruptions": len(cut), "always_stopped": len(stopped)}))
+    print(json.dumps({"questions": len(asked), "always_right": right, "interruptions_tried": tried, "stopped": "interruption" in chosen}))
 
 
 if __name__ == "__main__":

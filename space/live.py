@@ -8,6 +8,7 @@ the place is free. The page sends `start` (instructions, context, voice), then `
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 from typing import Any
@@ -23,6 +24,8 @@ from .conversation import Conversation
 from .engine import Engine
 from .places import Places
 from .settings import Settings
+
+logger = logging.getLogger(__name__)
 
 LINE_RATE = 48_000  # of what comes in: fastrtc then gives it on in pieces of 20 ms
 WARNING = 10.0  # seconds before the end at which a visitor is told
@@ -110,6 +113,9 @@ class Live:
             send({"type": "ended", "why": why})
         except ValueError as error:
             send({"type": "problem", "message": plain(error)})
+        except Exception:
+            logger.exception("a conversation broke")
+            send({"type": "problem", "message": "Something broke on our side. Please press Talk again."})
 
     async def _converse(self, start: dict, send: Any, holder: list[Conversation]) -> str:
         key, loop = secrets.token_urlsafe(16), asyncio.get_running_loop()

@@ -1,0 +1,128 @@
+"""The page for everybody: axe-core, keyboard alone, a phone's width, messages instead of stack traces. With a tiny random model."""
+
+from pathlib import Path
+
+import axe_playwright_python
+import pytest
+
+pytest.importorskip("gradio", reason="the Space's packages are not installed: pip install -e .[app]")
+
+import browser  # noqa: E402
+from browser import CHROMIUM, open_page, state, wait_state  # noqa: E402
+from space_server import running  # noqa: E402
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+TABS = ("Live", "Turn by turn", "Clone a voice", "API")
+
+
+@pytest.fixture(scope="module")
+def address(folder, tmp_path_factory):
+    with running(tmp_path_factory.mktemp("page") / "log.txt", MODEL_ID=str(folder), MAX_CONVERSATIONS="1") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.browser() as found:
+        yield found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(address, chromium, scheme: str) -> None:
+    page = open_page(chromium, address, color_scheme=scheme)
+    page.evaluate(AXE)
+    found = {}
+    for tab in TABS:
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(700)
+        result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+        for v in result["violations"]:
+            print(scheme, tab, v["impact"], v["id"], [node["target"] for node in v["nodes"]][:5])
+            if v["impact"] in ("serious", "critical"):
+                found[f"{tab}: {v['id']}"] = [node["html"][:200] for node in v["nodes"]][:3]
+    assert found == {}
+    assert page.elsewhere == [] and page.problems == []
+
+
+def test_the_keyboard_is_enough(address, chromium) -> None:
+    page = open_page(chromium, address, mouth=True)
+
+    def focus(name: str) -> None:
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.id") == name:
+                return
+        raise AssertionError(f"{name} is not reached by the Tab key")
+
+    focus("michi-talk")
+    page.keyboard.press("Enter")
+    wait_state(page, "talking")
+    focus("michi-mute")
+    page.keyboard.press("Space")
+    assert page.get_attribute("#michi-mute", "aria-pressed") == "true"
+    focus("michi-tell-text")
+    page.keyboard.type("the train leaves at nine.")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".score .note:has-text('the train leaves at nine')")
+    page.locator("#michi-talk").focus()
+    page.keyboard.press("Space")
+    wait_state(page, "idle")
+    page.get_by_role("tab", name="Live").focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.get_by_role("button", name="Answer").is_visible()
+
+
+def test_it_fits_a_phone(address, chromium) -> None:
+    page = open_page(chromium, address, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    for tab in TABS:
+        if page.get_by_role("tab", name=tab).is_visible():
+            page.get_by_role("tab", name=tab).click()
+        else:  # behind Gradio's menu of tabs that found no room
+            page.locator(".overflow-menu > button").click()
+            page.locator(".overflow-dropdown button", has_text=tab).click()
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, tab
+    page.reload()
+    page.wait_for_selector("#michi-talk")
+    box = page.locator("#michi-talk").bounding_box()
+    assert box["width"] >= 150 and 0 <= box["x"] and box["x"] + box["width"] <= 390 and box["y"] + box["height"] <= 844
+
+
+def test_bad_input_is_a_sentence_on_the_page(address, chromium) -> None:
+    page = open_page(chromium, address)
+    page.get_by_role("tab", name="Turn by turn").click()
+    page.get_by_role("button", name="Answer").click()
+    page.get_by_text("No recording was given; expected speech").wait_for(timeout=30_000)
+    page.get_by_role("tab", name="Clone a voice").click()
+    page.get_by_role("button", name="Clone", exact=True).click()
+    page.get_by_text("Consent is not given").wait_for(timeout=30_000)
+    page.get_by_role("tab", name="Live").click()
+    page.locator("#michi-scene summary").click()
+    page.fill("#michi-context", "the train is red and late " * 120)
+    page.click("#michi-talk")
+    page.wait_for_function("document.getElementById('michi-state').textContent.includes('shorten the instructions or the context')", timeout=30_000)
+    assert state(page) == "idle" and "Traceback" not in page.content()
+
+
+def test_a_blocked_microphone_is_explained(address, chromium) -> None:
+    deny = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('no', 'NotAllowedError'); };"
+    page = open_page(chromium, address, script=deny)
+    page.click("#michi-talk")
+    page.wait_for_function("document.getElementById('michi-state').textContent.includes('microphone is blocked')")
+    assert state(page) == "idle" and page.problems == []
+
+
+def test_mute_sends_silence(address, chromium) -> None:
+    page = open_page(chromium, address)  # the fake microphone beeps
+    page.click("#michi-talk")
+    wait_state(page, "talking")
+    level = "() => +getComputedStyle(document.getElementById('michi-level-user')).getPropertyValue('--level')"
+    page.wait_for_function(f"({level})() > 0.1", timeout=15_000)
+    page.click("#michi-mute")
+    page.wait_for_function(f"({level})() === 0", timeout=15_000)
+    page.wait_for_timeout(1500)
+    assert page.evaluate(level) == 0
+    page.click("#michi-talk")
+    wait_state(page, "idle")
