@@ -1,4 +1,5 @@
 # make talk    hold a conversation with a bundled question: writes and plays out/answer.wav, draws out/answer.png
+# make app     the Space: talk to it in the browser, at http://127.0.0.1:7860
 # make test    the tests
 # make count   parameters of the release model, part by part
 # make clean   remove what these made
@@ -10,13 +11,17 @@ export OMP_NUM_THREADS ?= 1
 PY ?= .venv/bin/python
 SETUP = $(if $(filter .venv/bin/python,$(PY)),bash scripts/setup.sh $(1),true)
 
-.PHONY: talk test count clean
+.PHONY: talk app test count clean
 
 talk:
 	@$(call SETUP,core)
 	@mkdir -p out
 	$(PY) -m michiai converse examples/question.wav out/answer.wav --plot
 	@bash scripts/play.sh out/answer.wav
+
+app:
+	@$(call SETUP,app)
+	$(PY) app.py
 
 test:
 	@$(call SETUP,full)

@@ -37,7 +37,8 @@ def main() -> None:
     settings = Settings.from_environment()
     app = make_app(settings)
     print(f"MichiAI: http://{settings.host}:{settings.port}  (at most {settings.max_conversations} conversations at once)", flush=True)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", ws_max_size=2**20, ws_ping_interval=5, ws_ping_timeout=10)
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", ws_max_size=2**20, ws_ping_interval=5,
+                ws_ping_timeout=10, timeout_graceful_shutdown=2)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
+
 from michiai.data.tts import RATE, synthesise
 from michiai.evaluation.duplex import BARGE, sounding_until
 from michiai.evaluation.items import Item, make_item
 from michiai.evaluation.load import load_model
 from michiai.evaluation.referees import at_rate, recognise
 from michiai.evaluation.talk import at_model_rate, is_loud, script_of, talk
-from tqdm import tqdm
 
 OUT = Path(__file__).resolve().parents[1] / "tests" / "questions.json"
 SEED = 2026

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv and installs MichiAI into it; installs the speech synthesisers of the system where it may, else says how.
-#   bash scripts/setup.sh [core|full]     core: to talk; full: also to train, evaluate and test
+#   bash scripts/setup.sh [core|app|full]     core: to talk; app: also in the browser; full: also to train, evaluate and test
 set -euo pipefail
 cd "$(dirname "$0")/.."
 WHAT=${1:-core}
@@ -16,6 +16,7 @@ if [ "$WHAT" = full ]; then
   for voice in kallpc16k kdlpc16k us-slt-hts; do
     dpkg -s "festvox-$voice" >/dev/null 2>&1 || need+=("festvox-$voice")
   done
+  command -v chromium >/dev/null || need+=(chromium)   # the tests of the Space talk to it in a browser
   command -v gcc >/dev/null || need+=(gcc python3-dev)   # some referees of the evaluation are built from source
 fi
 if [ ${#need[@]} -gt 0 ]; then
@@ -35,7 +36,10 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
   # torch first and alone, so that nothing else can choose another one
   .venv/bin/python -m pip install -q $TORCH
   if [ "$WHAT" = full ]; then
-    .venv/bin/python -m pip install -q -e ".[train,eval,dev]"
+    .venv/bin/python -m pip install -q -e ".[app,train,eval,dev]"
+    touch .venv/.installed-core .venv/.installed-app
+  elif [ "$WHAT" = app ]; then
+    .venv/bin/python -m pip install -q -e ".[app]"
     touch .venv/.installed-core
   else
     .venv/bin/python -m pip install -q -e .

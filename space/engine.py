@@ -38,7 +38,10 @@ class Engine:
 
     def voice(self, path: str | Path | None) -> Any:
         """A Voice from its file; None without one."""
-        return self.Voice.load(path).check(self.model.config) if path else None
+        try:
+            return self.Voice.load(path).check(self.model.config) if path else None
+        except ValueError as error:  # visitors do not know the server's paths
+            raise ValueError(str(error).replace(str(path), "the voice file")) from error
 
     def voice_of_page(self, choice: Any) -> Any:
         """What the live tab sends: {"name": of a bundled voice}, {"file": a voice file in base64}, or nothing."""

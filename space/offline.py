@@ -60,8 +60,7 @@ class Offline:
         Returns:
             the answer, both sides in stereo (you left, MichiAI right), the transcript, and the picture.
         """
-        self._check_length(audio)
-        reply = self.engine.model.converse(audio, voice=self.engine.voice(voice), instructions=instructions or "",
+        reply = self.engine.model.converse(self._sound(audio), voice=self.engine.voice(voice), instructions=instructions or "",
                                            context=context or "", progress=True)
         rate = self.engine.rate
         rows = [[round(a, 2), round(b, 2), "you" if who == "user" else "MichiAI", text] for a, b, who, text in reply.transcript()]
@@ -96,8 +95,7 @@ class Offline:
         Returns:
             the text, and rows of a word and the second at which it ended.
         """
-        self._check_length(audio)
-        heard = self.engine.model.transcribe(audio)
+        heard = self.engine.model.transcribe(self._sound(audio))
         return heard.text, [[word, round(end, 2)] for word, end in heard.words]
 
     @readable
@@ -115,8 +113,9 @@ class Offline:
         if not consent:
             raise ValueError("consent is not given; expected a tick at the sentence above it: clone only your own voice, or one whose owner agrees")
         words = self._words(text)
-        remarks = check_reference(self._check_file(audio))
-        voice = self.engine.model.voice(audio)
+        samples, rate = self._sound(audio)
+        remarks = check_reference(samples, rate)
+        voice = self.engine.model.voice((samples, rate))
         folder = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
         voice.save(folder / "voice.safetensors")
         said = pcm(self.engine.model.speak(words, voice=voice))
@@ -132,20 +131,19 @@ class Offline:
             raise ValueError(f"the text is {text!r}, which has nothing to say; expected at least one word")
         return text
 
-    def _check_file(self, audio: str | None) -> str:
+    def _sound(self, audio: str | None) -> tuple[np.ndarray, int]:
+        """Samples [N, channels] and their rate; messages name no path, which would be the server's."""
         if not audio:
             raise ValueError("no recording was given; expected speech: record some, or upload a file")
         if not Path(audio).is_file():
             raise ValueError("the recording is not here any more, uploads are deleted after some minutes; please give it again")
-        return audio
-
-    def _check_length(self, audio: str | None) -> None:
         try:
-            seconds = soundfile.info(self._check_file(audio)).duration
+            seconds = soundfile.info(audio).duration
+            if seconds > LONGEST:
+                raise ValueError(f"the recording is {seconds:.0f} s long; expected at most {LONGEST:g} s: cut it, or talk in the live tab")
+            return soundfile.read(audio, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
-            raise ValueError(f"the recording cannot be read ({error}); expected WAV, FLAC, Ogg or MP3") from error
-        if seconds > LONGEST:
-            raise ValueError(f"the recording is {seconds:.0f} s long; expected at most {LONGEST:g} s: cut it, or talk in the live tab")
+            raise ValueError("the recording cannot be read; expected WAV, FLAC, Ogg or MP3") from error
 
 
 def pcm(audio: torch.Tensor) -> np.ndarray:

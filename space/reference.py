@@ -1,7 +1,6 @@
 """Is a recording good enough to clone a voice from?"""
 
 import numpy as np
-import soundfile
 
 SHORTEST, LONGEST = 3.0, 30.0  # seconds
 LEAST_SPEECH = 2.0  # seconds louder than SPEECH
@@ -10,12 +9,8 @@ FULL = 0.999  # of the peak, if that is near full scale
 CLIPPED = 0.005  # share of samples that makes a recording useless; a tenth of it is worth a remark
 
 
-def check_reference(path: str) -> list[str]:
-    """Raises ValueError for a useless recording; returns remarks about a doubtful one."""
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise ValueError(f"the recording cannot be read ({error}); expected WAV, FLAC, Ogg or MP3") from error
+def check_reference(samples: np.ndarray, rate: int) -> list[str]:
+    """Float32 [N, channels] at `rate`: raises ValueError for a useless recording, returns remarks about a doubtful one."""
     sound = samples.mean(1)
     seconds = len(sound) / rate
     if not SHORTEST <= seconds <= LONGEST:

@@ -37,7 +37,7 @@ HOOKS = """
     window.RTCPeerConnection = function (...args) {
       const pc = new Real(...args);
       ear.pc = pc;
-      pc.addEventListener("track", (e) => { ear.chunks = []; ear.at = null; ear.listen(e.streams[0] || new MediaStream([e.track])); if (ear.packets) ear.packets(e.receiver); });
+      pc.addEventListener("track", (e) => { ear.chunks = []; ear.at = null; ear.listen(e.streams[0] || new MediaStream([e.track])); });
       return pc;
     };
     window.RTCPeerConnection.prototype = Real.prototype;

@@ -26,7 +26,13 @@ MEASURE = """
   const work = `onrtctransform = ({ transformer: { readable, writable } }) => { const at = [];
     readable.pipeThrough(new TransformStream({ transform(f, c) { at.push(performance.now()); c.enqueue(f); } })).pipeTo(writable);
     onmessage = () => postMessage(at); };`;
-  window.__ear.packets = (receiver) => {
+  const add = RTCPeerConnection.prototype.addTrack; // a transform set as late as in the track event is not heeded
+  RTCPeerConnection.prototype.addTrack = function (...args) {
+    const sender = add.apply(this, args);
+    stamp(this.getTransceivers().find((t) => t.sender === sender).receiver);
+    return sender;
+  };
+  const stamp = (receiver) => {
     const worker = window.__worker = new Worker(URL.createObjectURL(new Blob([work], { type: "text/javascript" })));
     receiver.transform = new RTCRtpScriptTransform(worker, {});
   };
@@ -108,8 +114,9 @@ def main() -> None:
     args = p.parse_args()
     if args.serve:
         return serve()
-    import browser
     import soundfile
+
+    import browser
     from space_server import running
 
     speech, rate = soundfile.read(ROOT / "examples" / "voice_ada.wav", dtype="float32")

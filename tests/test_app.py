@@ -33,7 +33,7 @@ def client(address) -> Client:
 
 
 def wav(path: Path, audio: np.ndarray) -> object:
-    soundfile.write(path, audio, 16_000, subtype="FLOAT")
+    soundfile.write(path, audio, 16_000, subtype="FLOAT" if len(audio) else "PCM_16")
     return handle_file(str(path))
 
 
@@ -79,7 +79,7 @@ def test_only_the_four_endpoints_are_public(client) -> None:
 def test_bad_input_gives_a_sentence(client, tmp_path: Path, endpoint: str, make, message: str) -> None:
     with pytest.raises(AppError, match=message) as error:
         client.predict(*make(tmp_path), api_name=endpoint)
-    assert "Traceback" not in str(error.value)
+    assert "Traceback" not in str(error.value) and "/tmp" not in str(error.value)
 
 
 def test_unreadable_files_give_a_sentence(client, tmp_path: Path) -> None:
