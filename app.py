@@ -1,6 +1,6 @@
 """The Space: talk to MichiAI in the browser.
 
-    python app.py          # http://127.0.0.1:7860; the README lists the environment variables
+python app.py          # http://127.0.0.1:7860; the README lists the environment variables
 """
 
 import os
@@ -36,9 +36,20 @@ def make_app(settings: Settings) -> FastAPI:
 def main() -> None:
     settings = Settings.from_environment()
     app = make_app(settings)
-    print(f"MichiAI: http://{settings.host}:{settings.port}  (at most {settings.max_conversations} conversations at once)", flush=True)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", ws_max_size=2**20, ws_ping_interval=5,
-                ws_ping_timeout=10, timeout_graceful_shutdown=2)
+    print(
+        f"MichiAI: http://{settings.host}:{settings.port} (at most {settings.max_conversations} talk at once)",
+        flush=True,
+    )
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        ws_max_size=2**20,
+        ws_ping_interval=5,
+        ws_ping_timeout=10,
+        timeout_graceful_shutdown=2,
+    )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 python scripts/choose_question.py            # writes tests/questions.json
 
-Held-out questions of held-out voices are asked several times, each time from another offset within a frame. Chosen are
+Held-out questions of held-out voices are asked several times, each from another offset within a frame. Chosen:
 - the question that is answered rightly most often, by text and then by the ear of the referee recogniser;
 - the first long question and interruption after which the model falls silent within LATE every time.
-Nothing is made easier for the model than for a visitor; how often it was right is written down beside the choice.
+Nothing is made easier for the model than for a visitor; how often it was right is written beside the choice.
 """
 
 import argparse
@@ -42,9 +42,13 @@ def candidates(behaviour: str, count: int) -> list[Item]:
     found = []
     for item in items:
         asked = item.script.turns[0].text.split()
-        plain = not item.script.context and not item.script.instructions and "<" not in item.script.turns[0].text
-        if plain and item.question.turn == (0 if behaviour == "plain" else 2) and not any(
-            set(accept.split()) <= set(asked) for accept in item.question.accept
+        plain = (
+            not item.script.context and not item.script.instructions and "<" not in item.script.turns[0].text
+        )
+        if (
+            plain
+            and item.question.turn == (0 if behaviour == "plain" else 2)
+            and not any(set(accept.split()) <= set(asked) for accept in item.question.accept)
         ):
             found.append(item)
         if len(found) == count:
@@ -74,7 +78,9 @@ def interrupt(model: Any, item: Item) -> dict:
         script = script_of(model, spoken(item, offset))
         onset: list[float] = []
 
-        def hear(i: int, frames: list, sound=sound, lead=lead, script=script, onset=onset) -> np.ndarray | None:
+        def hear(
+            i: int, frames: list, sound=sound, lead=lead, script=script, onset=onset
+        ) -> np.ndarray | None:
             loud = [frame.index for frame in frames if is_loud(frame)]
             if not onset and loud and i - loud[0] >= BARGE * model.config.frame_rate:
                 script.add(sound, i)
@@ -92,8 +98,12 @@ def interrupt(model: Any, item: Item) -> dict:
 
 
 def describe(item: Item) -> dict:
-    return {"voice": asdict(item.user_voice), "text": item.script.turns[0].text,
-            "kind": item.question.kind, "accept": list(item.question.accept)}
+    return {
+        "voice": asdict(item.user_voice),
+        "text": item.script.turns[0].text,
+        "kind": item.question.kind,
+        "accept": list(item.question.accept),
+    }
 
 
 def main() -> None:
@@ -103,7 +113,9 @@ def main() -> None:
     args = p.parse_args()
     torch.set_num_threads(1)
     model = load_model(args.model)
-    asked = [(item, ask(model, item)) for item in tqdm(candidates("plain", args.candidates), desc="questions")]
+    asked = [
+        (item, ask(model, item)) for item in tqdm(candidates("plain", args.candidates), desc="questions")
+    ]
     item, score = max(asked, key=lambda pair: (pair[1]["right"], pair[1]["recognised"]))
     print(f"{item.script.turns[0].text!r}: {score} of {len(OFFSETS)}; wanted: {item.question.accept}")
     chosen: dict[str, Any] = {"offsets": len(OFFSETS), "question": describe(item) | score}
@@ -112,12 +124,24 @@ def main() -> None:
         score = interrupt(model, item)
         tried += 1
         if None not in score["stops"]:
-            print(f"{item.script.turns[0].text!r}, then {item.script.turns[2].text!r}: stops after {score['stops']} s")
+            print(
+                f"{item.script.turns[0].text!r}, then {item.script.turns[2].text!r}: "
+                f"stops after {score['stops']} s"
+            )
             chosen["interruption"] = describe(item) | {"then": item.script.turns[2].text} | score
             break
     OUT.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
     right = sum(score["right"] == len(OFFSETS) for _, score in asked)
-    print(json.dumps({"questions": len(asked), "always_right": right, "interruptions_tried": tried, "stopped": "interruption" in chosen}))
+    print(
+        json.dumps(
+            {
+                "questions": len(asked),
+                "always_right": right,
+                "interruptions_tried": tried,
+                "stopped": "interruption" in chosen,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

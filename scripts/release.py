@@ -4,8 +4,8 @@ python scripts/release.py --dry-run                        # what would go where
 python scripts/release.py                                  # writes out/release/{model,space}, loads both
 python scripts/release.py --token hf_... --model me/michiai --space me/michiai-talk      # and uploads them
 
-Each folder is laid out as the Hub's cache would hold it and loaded from there by a fresh process without a network: the model by
-`AutoModel.from_pretrained`, the Space by starting its `app.py` and calling its API.
+Each folder is laid out as the Hub's cache would hold it, and loaded from there by a fresh process without a
+network: the model by `AutoModel.from_pretrained`, the Space by starting its `app.py` and calling its API.
 """
 
 import argparse
@@ -21,16 +21,44 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CODE = ("*_michiai.py",)
-WEIGHTS = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "processor_config.json")
+WEIGHTS = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+)
 CONTENTS = {
     "model": (*CODE, *WEIGHTS, "README.md", "LICENSE"),
-    "space": (*CODE, *WEIGHTS, "README.md", "LICENSE", "app.py", "requirements.txt", "space/*", "evaluation/__init__.py",
-              "evaluation/plots.py", "examples/*.wav", "examples/*.txt"),
+    "space": (
+        *CODE,
+        *WEIGHTS,
+        "README.md",
+        "LICENSE",
+        "app.py",
+        "requirements.txt",
+        "space/*",
+        "evaluation/__init__.py",
+        "evaluation/plots.py",
+        "examples/*.wav",
+        "examples/*.txt",
+    ),
 }
 # front matter of README.md that belongs to one kind alone
 ONLY = {
     "model": ("language", "library_name", "pipeline_tag"),
-    "space": ("title", "emoji", "colorFrom", "colorTo", "sdk", "sdk_version", "python_version", "app_file", "short_description", "pinned"),
+    "space": (
+        "title",
+        "emoji",
+        "colorFrom",
+        "colorTo",
+        "sdk",
+        "sdk_version",
+        "python_version",
+        "app_file",
+        "short_description",
+        "pinned",
+    ),
 }
 LOAD_MODEL = """
 import json, sys, torch
@@ -75,7 +103,10 @@ def files_of(kind: str, source: Path = ROOT) -> list[Path]:
     for pattern in CONTENTS[kind]:
         paths = sorted(path for path in source.glob(pattern) if path.is_file())
         if not paths and pattern != "examples/*.txt":
-            raise ValueError(f"{source} holds no {pattern}; expected a complete checkout with a checkpoint: see scripts/assemble.py")
+            raise ValueError(
+                f"{source} holds no {pattern}; expected a complete checkout with a checkpoint: "
+                "see scripts/assemble.py"
+            )
         found += [path.relative_to(source) for path in paths]
     return found
 
@@ -95,10 +126,17 @@ def front_matter(readme: str, kind: str) -> str:
 
 def check_pins(source: Path = ROOT) -> None:
     """The Space's builder installs the Gradio of the front matter: it must be that of requirements.txt."""
-    said = re.search(r"^sdk_version: (\S+)$", (source / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    pinned = re.search(r"^gradio==(\S+)$", (source / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    said = re.search(
+        r"^sdk_version: (\S+)$", (source / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    pinned = re.search(
+        r"^gradio==(\S+)$", (source / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
     if not said or not pinned or said[1].strip('"') != pinned[1]:
-        raise ValueError(f"README.md has sdk_version {said and said[1]}, requirements.txt has gradio=={pinned and pinned[1]}; expected the same")
+        raise ValueError(
+            f"README.md has sdk_version {said and said[1]}, requirements.txt has "
+            f"gradio=={pinned and pinned[1]}; expected the same"
+        )
 
 
 def write(kind: str, out: Path, source: Path = ROOT) -> Path:
@@ -115,7 +153,7 @@ def write(kind: str, out: Path, source: Path = ROOT) -> Path:
 
 
 def check(kind: str, folder: Path, name: str) -> dict:
-    """Load a folder from a simulated Hub cache, in a fresh process without a network; returns what it said."""
+    """Load a folder from a simulated Hub cache, in a fresh process without a network -> what it said."""
     with tempfile.TemporaryDirectory() as home:
         base = Path(home) / "hub" / f"{kind}s--{name.replace('/', '--')}"
         (base / "refs").mkdir(parents=True)
@@ -123,9 +161,16 @@ def check(kind: str, folder: Path, name: str) -> dict:
         place = base / "snapshots" / COMMIT
         shutil.copytree(folder, place)
         env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MODEL_ID", "SPACE_ID")}
-        env |= {"HF_HOME": home, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONDONTWRITEBYTECODE": "1"}
+        env |= {
+            "HF_HOME": home,
+            "HF_HUB_OFFLINE": "1",
+            "TRANSFORMERS_VERBOSITY": "error",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
         script, where = (LOAD_MODEL, home) if kind == "model" else (LOAD_SPACE, place)
-        done = subprocess.run([sys.executable, "-c", script, name], env=env, cwd=where, text=True, capture_output=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script, name], env=env, cwd=where, text=True, capture_output=True
+        )
         if done.returncode:
             raise ValueError(f"the {kind} folder does not load:\n{done.stderr[-3000:]}")
         return json.loads(done.stdout.splitlines()[-1])
@@ -136,17 +181,27 @@ def upload(kind: str, folder: Path, name: str, token: str) -> str:
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    api.create_repo(name, repo_type=kind, exist_ok=True, **({"space_sdk": "gradio"} if kind == "space" else {}))
-    done = api.upload_folder(folder_path=folder, repo_id=name, repo_type=kind, commit_message="Release", delete_patterns="*")
+    api.create_repo(
+        name, repo_type=kind, exist_ok=True, **({"space_sdk": "gradio"} if kind == "space" else {})
+    )
+    done = api.upload_folder(
+        folder_path=folder, repo_id=name, repo_type=kind, commit_message="Release", delete_patterns="*"
+    )
     return str(done)
 
 
 def main(argv: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog="The token may also stand in HF_TOKEN.")
+    p = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog="The token may also stand in HF_TOKEN."
+    )
     p.add_argument("--out", type=Path, default=ROOT / "out" / "release", help="where the folders are written")
     p.add_argument("--model", default="michiai/michiai", metavar="ORG/NAME", help="model repository")
     p.add_argument("--space", default="michiai/michiai", metavar="ORG/NAME", help="Space")
-    p.add_argument("--token", default=os.environ.get("HF_TOKEN"), help="upload with it; without one nothing leaves this machine")
+    p.add_argument(
+        "--token",
+        default=os.environ.get("HF_TOKEN"),
+        help="upload with it; without one nothing leaves this machine",
+    )
     p.add_argument("--dry-run", action="store_true", help="only list what would go where")
     args = p.parse_args(argv)
     names = {"model": args.model, "space": args.space}

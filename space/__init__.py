@@ -1,1 +1,1 @@
-"""The Space's parts: the live conversation, the tabs' functions, and the page. `app.py` puts them together."""
+"""The Space's parts: the live conversation, the tabs' functions, and the page. `app.py` joins them."""

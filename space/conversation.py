@@ -1,4 +1,4 @@
-"""A live conversation: sound comes in when it comes, the model runs in its thread, sound goes out by the clock."""
+"""A live conversation: sound comes when it comes, the model runs in its thread, sound leaves by the clock."""
 
 import asyncio
 import time
@@ -50,7 +50,9 @@ class Conversation:
         self.connected, self._rate = True, rate
         self._heard.append(pcm)
         self._waiting += len(pcm)
-        while self._waiting > BEHIND * rate:  # a machine too slow, or one that stood still: the present counts
+        while (
+            self._waiting > BEHIND * rate
+        ):  # a machine too slow, or one that stood still: the present counts
             self._waiting -= len(self._heard.popleft())
             self.skipped += 1
         self._arrived.set()
@@ -92,14 +94,27 @@ class Conversation:
             self.playout.clear()
         self._speaking = frame.speaking
         self._spent.append(frame.compute_seconds * 1000)
-        message = {"type": "frame", "index": frame.index, "text": frame.text, "heard": frame.user_text, "level": round(level, 4),
-                   "speaking": frame.speaking, "turn": round(frame.turn_probability, 3)}
+        message = {
+            "type": "frame",
+            "index": frame.index,
+            "text": frame.text,
+            "heard": frame.user_text,
+            "level": round(level, 4),
+            "speaking": frame.speaking,
+            "turn": round(frame.turn_probability, 3),
+        }
         if interrupted:
             message["interrupted"] = True
         if frame.index % 12 == 0:
             p50, p95 = np.percentile(self._spent, [50, 95])
-            message |= {"p50": round(float(p50), 1), "p95": round(float(p95), 1), "skipped": self.skipped,
-                        "store": round((len(self.playout.pieces) * PIECE_SECONDS + self._waiting / self._rate) * 1000)}
+            message |= {
+                "p50": round(float(p50), 1),
+                "p95": round(float(p95), 1),
+                "skipped": self.skipped,
+                "store": round(
+                    (len(self.playout.pieces) * PIECE_SECONDS + self._waiting / self._rate) * 1000
+                ),
+            }
         self.send(message)
 
     async def inject(self, text: str) -> None:
@@ -111,7 +126,9 @@ class Conversation:
     async def sound(self, pieces: int = 1) -> np.ndarray:
         """The next `pieces` * 20 ms, float32 [N], when they are due: always something, in silence too."""
         now = time.monotonic()
-        if self._start is None or now - self._start - self._sent * PIECE_SECONDS > 1.0:  # a new clock after a standstill
+        if (
+            self._start is None or now - self._start - self._sent * PIECE_SECONDS > 1.0
+        ):  # a new clock after a standstill
             self._start, self._sent = now, 0
         wait = self._start + (self._sent + pieces) * PIECE_SECONDS - now
         await asyncio.sleep(max(0.0, wait))

@@ -27,11 +27,16 @@ class Engine:
         torch.set_num_threads(1)  # models this small are fastest on one thread
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model: Any = AutoModel.from_pretrained(model_id, trust_remote_code=True).to(device).eval()
-        remote = sys.modules[type(self.model).__module__]  # remote code: its classes are found through the model
+        remote = sys.modules[
+            type(self.model).__module__
+        ]  # remote code: its classes are found through the model
         self.Voice, self.Options = remote.Voice, remote.GenerationOptions
         self.rate: int = self.model.config.sampling_rate
         self.frame_seconds = self.model.config.frame_size / self.rate
-        self.voices = {path.stem.removeprefix("voice_"): self.model.voice(str(path)) for path in sorted(EXAMPLES.glob("voice_*.wav"))}
+        self.voices = {
+            path.stem.removeprefix("voice_"): self.model.voice(str(path))
+            for path in sorted(EXAMPLES.glob("voice_*.wav"))
+        }
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
         with self.model.session() as session:  # the first steps of a process are slow
             session.push(torch.zeros(self.rate // 2))
@@ -44,7 +49,7 @@ class Engine:
             raise ValueError(str(error).replace(str(path), "the voice file")) from error
 
     def voice_of_page(self, choice: Any) -> Any:
-        """What the live tab sends: {"name": of a bundled voice}, {"file": a voice file in base64}, or nothing."""
+        """What the live tab sends: {"name": a bundled voice}, {"file": a file in base64}, or nothing."""
         choice = choice if isinstance(choice, dict) else {}
         name, text = str(choice.get("name") or ""), str(choice.get("file") or "")
         if name and name not in self.voices:
@@ -54,9 +59,14 @@ class Engine:
         try:
             data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
-            raise ValueError("the voice is not base64; expected a voice file, written by Voice.save") from error
+            raise ValueError(
+                "the voice is not base64; expected a voice file, written by Voice.save"
+            ) from error
         if len(data) > LARGEST_VOICE:
-            raise ValueError(f"the voice takes {len(data)} bytes; expected at most {LARGEST_VOICE}: is it a recording? clone it first")
+            raise ValueError(
+                f"the voice takes {len(data)} bytes; expected at most {LARGEST_VOICE}: "
+                "is it a recording? clone it first"
+            )
         with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
             file.write(data)
             file.flush()

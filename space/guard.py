@@ -6,15 +6,18 @@ from typing import Any
 from starlette.datastructures import MutableHeaders
 
 POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws: wss: data: blob:; "
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
+    "font-src 'self' data:; connect-src 'self' ws: wss: data: blob:; "
     "worker-src 'self' blob:"
 )
-ELSEWHERE = re.compile(rb'<(?:link|meta|script)[^>]*(?:href|src|content)="https?://[^"]*"[^>]*>(?:\s*</script>)?')
+ELSEWHERE = re.compile(
+    rb'<(?:link|meta|script)[^>]*(?:href|src|content)="https?://[^"]*"[^>]*>(?:\s*</script>)?'
+)
 
 
 class OwnOriginOnly:
-    """ASGI middleware: a Content-Security-Policy everywhere, and Gradio's page without its links to others."""
+    """ASGI middleware: a Content-Security-Policy, and Gradio's page without its links to others."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

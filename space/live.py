@@ -1,9 +1,9 @@
-"""Live conversations over FastRTC: one control WebSocket per visitor, and sound over WebRTC or a second WebSocket.
+"""Live conversations over FastRTC: a control WebSocket per visitor, and sound over WebRTC or a WebSocket.
 
-The control WebSocket `/live` is a visitor's presence: while it is open the visitor waits or talks, and when it closes
-the place is free. The page sends `start` (instructions, context, voice), then `inject` and `ping`; it is told
-`waiting` (how many are in front), `ready` (the conversation's id, with which it opens the sound), `frame` after
-`frame`, `ending` 10 s before the time limit, `ended` and `problem`.
+The control WebSocket `/live` is a visitor's presence: while it is open the visitor waits or talks, and when
+it closes the place is free. The page sends `start` (instructions, context, voice), then `inject` and `ping`;
+it is told `waiting` (how many are in front), `ready` (the conversation's id, with which it opens the sound),
+`frame` after `frame`, `told` (what was injected), `ending` 10 s before the limit, `ended` and `problem`.
 """
 
 import asyncio
@@ -46,8 +46,13 @@ class Live:
         self.places = Places(settings.max_conversations)
         self.conversations: dict[str, Conversation] = {}
         self.stream = Stream(
-            Line(self), modality="audio", mode="send-receive", concurrency_limit=4 * settings.max_conversations,
-            rtc_configuration=self.ice_servers, server_rtc_configuration={"iceServers": []}, verbose=False,
+            Line(self),
+            modality="audio",
+            mode="send-receive",
+            concurrency_limit=4 * settings.max_conversations,
+            rtc_configuration=self.ice_servers,
+            server_rtc_configuration={"iceServers": []},
+            verbose=False,
         )  # the limit that counts is `places`; this one also holds connections that are just closing
 
     def mount(self, app: FastAPI) -> None:
@@ -58,7 +63,7 @@ class Live:
         app.websocket("/websocket/offer")(self.stream.websocket_offer)
 
     async def ice_servers(self) -> dict[str, Any]:
-        """For the browser; on Spaces relay servers with short-lived credentials, which the server then uses too."""
+        """For the browser; on Spaces relays with short-lived credentials, which the server then uses too."""
         if not os.environ.get("SPACE_ID"):
             return {"iceServers": []}
         try:
@@ -98,7 +103,12 @@ class Live:
                     send({"type": "pong", "at": message.get("at")})
                 elif kind == "inject" and conversation:
                     await self._inject(conversation[0], message.get("text"), send)
-        except (WebSocketDisconnect, RuntimeError, ValueError, KeyError):  # gone, or not speaking our language
+        except (
+            WebSocketDisconnect,
+            RuntimeError,
+            ValueError,
+            KeyError,
+        ):  # gone, or not speaking our language
             pass
         finally:
             for task in tasks:
@@ -128,7 +138,15 @@ class Live:
         work = asyncio.create_task(conversation.run())
         over = asyncio.create_task(conversation.over.wait())
         try:
-            send({"type": "ready", "id": key, "rate": self.engine.rate, "line_rate": LINE_RATE, "seconds": limit})
+            send(
+                {
+                    "type": "ready",
+                    "id": key,
+                    "rate": self.engine.rate,
+                    "line_rate": LINE_RATE,
+                    "seconds": limit,
+                }
+            )
             done, _ = await asyncio.wait({work, over}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if work in done:
                 return work.result()
@@ -208,7 +226,9 @@ class Line(AsyncStreamHandler):
             await asyncio.sleep(0.02)
             return CloseStream("this conversation is not open") if self.refused else None
         over_websocket = isinstance(self.channel, WebSocketDataChannel)
-        sound = await self.conversation.sound(4 if over_websocket else 1)  # fastrtc sleeps after each WebSocket message
+        sound = await self.conversation.sound(
+            4 if over_websocket else 1
+        )  # fastrtc sleeps after each WebSocket message
         if over_websocket:
             return self.live.engine.rate, sound[None]
         return self.live.engine.rate, sound[None].repeat(2, axis=0), "stereo"  # mono would lose 3 dB

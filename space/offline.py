@@ -47,8 +47,14 @@ class Offline:
         self.engine = engine
 
     @readable
-    def converse(self, audio: str, voice: str | None = None, instructions: str = "", context: str = "",
-                 progress: gr.Progress = gr.Progress(track_tqdm=True)) -> tuple:  # noqa: B008 - how Gradio wants it
+    def converse(
+        self,
+        audio: str,
+        voice: str | None = None,
+        instructions: str = "",
+        context: str = "",
+        progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008 - how Gradio wants it
+    ) -> tuple:
         """Answer a recorded question.
 
         Args:
@@ -60,10 +66,18 @@ class Offline:
         Returns:
             the answer, both sides in stereo (you left, MichiAI right), the transcript, and the picture.
         """
-        reply = self.engine.model.converse(self._sound(audio), voice=self.engine.voice(voice), instructions=instructions or "",
-                                           context=context or "", progress=True)
+        reply = self.engine.model.converse(
+            self._sound(audio),
+            voice=self.engine.voice(voice),
+            instructions=instructions or "",
+            context=context or "",
+            progress=True,
+        )
         rate = self.engine.rate
-        rows = [[round(a, 2), round(b, 2), "you" if who == "user" else "MichiAI", text] for a, b, who, text in reply.transcript()]
+        rows = [
+            [round(a, 2), round(b, 2), "you" if who == "user" else "MichiAI", text]
+            for a, b, who, text in reply.transcript()
+        ]
         picture = io.BytesIO()
         plot_reply(reply, picture)
         picture.seek(0)
@@ -83,7 +97,9 @@ class Offline:
         Returns:
             the speech.
         """
-        return self.engine.rate, pcm(self.engine.model.speak(self._words(text), voice=self.engine.voice(voice)))
+        return self.engine.rate, pcm(
+            self.engine.model.speak(self._words(text), voice=self.engine.voice(voice))
+        )
 
     @readable
     def transcribe(self, audio: str) -> tuple[str, list]:
@@ -111,7 +127,10 @@ class Offline:
             the voice file, the sentence in the voice, and remarks about the recording.
         """
         if not consent:
-            raise ValueError("consent is not given; expected a tick at the sentence above it: clone only your own voice, or one whose owner agrees")
+            raise ValueError(
+                "consent is not given; expected a tick at its sentence: clone only your own voice, or "
+                "one whose owner agrees"
+            )
         words = self._words(text)
         samples, rate = self._sound(audio)
         remarks = check_reference(samples, rate)
@@ -126,7 +145,9 @@ class Offline:
     def _words(self, text: str) -> str:
         text = (text or "").strip()
         if len(text) > LONGEST_WORDS:
-            raise ValueError(f"the text has {len(text)} characters; expected at most {LONGEST_WORDS}: say it in parts")
+            raise ValueError(
+                f"the text has {len(text)} characters; expected at most {LONGEST_WORDS}: say it in parts"
+            )
         if not any(char.isalnum() for char in text):
             raise ValueError(f"the text is {text!r}, which has nothing to say; expected at least one word")
         return text
@@ -136,11 +157,16 @@ class Offline:
         if not audio:
             raise ValueError("no recording was given; expected speech: record some, or upload a file")
         if not Path(audio).is_file():
-            raise ValueError("the recording is not here any more, uploads are deleted after some minutes; please give it again")
+            raise ValueError(
+                "the recording is not here any more: uploads are deleted after some minutes; give it again"
+            )
         try:
             seconds = soundfile.info(audio).duration
             if seconds > LONGEST:
-                raise ValueError(f"the recording is {seconds:.0f} s long; expected at most {LONGEST:g} s: cut it, or talk in the live tab")
+                raise ValueError(
+                    f"the recording is {seconds:.0f} s long; expected at most {LONGEST:g} s: "
+                    "cut it, or talk in the live tab"
+                )
             return soundfile.read(audio, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             raise ValueError("the recording cannot be read; expected WAV, FLAC, Ogg or MP3") from error

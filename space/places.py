@@ -15,7 +15,7 @@ class Places:
 
     @asynccontextmanager
     async def place(self, tell: Callable[[int], None]) -> AsyncIterator[None]:
-        """Wait for a place and hold it; `tell` is called with how many are in front, whenever that changes."""
+        """Wait for a place and hold it; `tell` is called with how many are in front, when that changes."""
         if self.taken < self.limit and not self.line:
             self.taken += 1
         else:

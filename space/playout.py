@@ -1,8 +1,8 @@
 """Between the model, which gives 80 ms at a time, and the line, which takes 20 ms at a time by the clock.
 
-Late frames leave a gap of silence, after which there is that much more in store, so that the next late frame does
-not. What is in store is delay: quiet pieces of it are passed over until only `KEEP` is left, and more than `MOST`
-is never kept, so that delay cannot grow.
+Late frames leave a gap of silence, after which there is that much more in store, so that the next late frame
+does not. What is in store is delay: quiet pieces of it are passed over until only `KEEP` is left, and more
+than `MOST` is never kept, so that delay cannot grow.
 """
 
 from collections import deque

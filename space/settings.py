@@ -38,5 +38,7 @@ def _number(name: str, default: float, low: float, high: float) -> float:
     except ValueError:
         value = float("nan")
     if not low <= value <= high:
-        raise ValueError(f"the environment variable {name} is {text!r}; expected a number from {low:g} to {high:g}")
+        raise ValueError(
+            f"the environment variable {name} is {text!r}; expected a number from {low:g} to {high:g}"
+        )
     return value

@@ -14,49 +14,12 @@ import soundfile
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGS = [
     "--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
-    "--autoplay-policy=no-user-gesture-required", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 RATE = 48_000
 
-# a recorder on every connection, and a second microphone that speaks when told to
-HOOKS = """
-(() => {
-  const tap = `registerProcessor("recorder", class extends AudioWorkletProcessor {
-    process([[c]]) { if (c) this.port.postMessage(c.slice()); return true; } });`;
-  const ear = window.__ear = { chunks: [], at: null };
-  ear.listen = async (stream) => {
-    const context = ear.context = new AudioContext({ sampleRate: 48000 });
-    await context.audioWorklet.addModule(URL.createObjectURL(new Blob([tap], { type: "text/javascript" })));
-    const node = new AudioWorkletNode(context, "recorder");
-    node.port.onmessage = ({ data }) => { if (ear.at === null) ear.at = performance.now(); ear.chunks.push(data); };
-    context.createMediaStreamSource(stream).connect(node);
-  };
-  const Real = window.RTCPeerConnection;
-  if (Real) {
-    window.RTCPeerConnection = function (...args) {
-      const pc = new Real(...args);
-      ear.pc = pc;
-      pc.addEventListener("track", (e) => { ear.chunks = []; ear.at = null; ear.listen(e.streams[0] || new MediaStream([e.track])); });
-      return pc;
-    };
-    window.RTCPeerConnection.prototype = Real.prototype;
-  }
-  const mouth = window.__mouth = {};
-  mouth.use = () => { navigator.mediaDevices.getUserMedia = async () => {
-    mouth.context = new AudioContext({ sampleRate: 48000 });
-    mouth.out = mouth.context.createMediaStreamDestination();
-    const floor = mouth.context.createConstantSource(); floor.offset.value = 0; floor.connect(mouth.out); floor.start();
-    return mouth.out.stream; }; };
-  mouth.say = async (wav) => {
-    const bytes = Uint8Array.from(atob(wav), (c) => c.charCodeAt(0));
-    const source = mouth.context.createBufferSource();
-    source.buffer = await mouth.context.decodeAudioData(bytes.buffer);
-    source.connect(mouth.out); source.start();
-    return performance.now();
-  };
-})();
-"""
+HOOKS = (Path(__file__).parent / "browser.js").read_text(encoding="utf-8")
 
 
 @contextmanager
@@ -78,7 +41,14 @@ def open_page(chromium: Any, address: str, *, mouth: bool = False, script: str =
     page = chromium.new_context(permissions=["microphone"], **context).new_page()
     page.problems, page.elsewhere = [], []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("request", lambda r: page.elsewhere.append(r.url) if not r.url.startswith((address, "data:", "blob:", "ws://127.0.0.1")) else None)
+    page.on(
+        "request",
+        lambda r: (
+            page.elsewhere.append(r.url)
+            if not r.url.startswith((address, "data:", "blob:", "ws://127.0.0.1"))
+            else None
+        ),
+    )
     page.add_init_script(HOOKS + (";window.__mouth.use();" if mouth else "") + script)
     page.goto(address, wait_until="domcontentloaded", timeout=120_000)
     page.wait_for_function("window.michiai", timeout=120_000)
@@ -95,7 +65,9 @@ def talk(page: Any, timeout: float = 40) -> None:
 
 
 def wait_state(page: Any, wanted: str, timeout: float = 40) -> None:
-    page.wait_for_function(f"document.getElementById('michi').dataset.state === '{wanted}'", timeout=timeout * 1000)
+    page.wait_for_function(
+        f"document.getElementById('michi').dataset.state === '{wanted}'", timeout=timeout * 1000
+    )
 
 
 def words(page: Any, who: str) -> str:
@@ -117,9 +89,6 @@ def say(page: Any, audio: np.ndarray, rate: int) -> float:
 
 def recorded(page: Any) -> tuple[np.ndarray, float]:
     """What the page has played so far: float32 [N] at RATE, and the browser's time of its start in ms."""
-    text = page.evaluate("""() => { const e = window.__ear, n = e.chunks.reduce((s, c) => s + c.length, 0), all = new Int16Array(n); let at = 0;
-      for (const c of e.chunks) { for (const v of c) all[at++] = Math.max(-1, Math.min(1, v)) * 32767; }
-      const bytes = new Uint8Array(all.buffer); let out = ''; for (let i = 0; i < bytes.length; i += 8192) out += String.fromCharCode(...bytes.subarray(i, i + 8192));
-      return btoa(out); }""")
+    text = page.evaluate("window.__ear.take()")
     audio = np.frombuffer(base64.b64decode(text), np.int16).astype(np.float32) / 32768
     return audio, page.evaluate("window.__ear.at") or 0.0

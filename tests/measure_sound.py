@@ -1,7 +1,7 @@
-"""How steady is the sound? Chromium, the Space and its model, for a minute: python tests/measure_sound.py [--seconds 60]
+"""How steady is the sound? Chromium, the Space and its model, for a minute: python tests/measure_sound.py
 
-Measured with the model at work on every frame, while what goes out is what came in, so that one recording of microphone
-and loudspeaker in one AudioContext tells the whole delay (envelopes are correlated over 4 s):
+Measured with the model at work on every frame, while what goes out is what came in, so that one recording of
+microphone and loudspeaker in one AudioContext tells the whole delay (envelopes are correlated over 4 s):
 - gaps between packets as they reach the browser, before its jitter buffer (encoded frames in a worker);
 - delay from microphone to loudspeaker after 10 s and at the end.
 Needs a machine that does nothing else; the last line is JSON.
@@ -20,37 +20,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-# packets are stamped in a worker; microphone and loudspeaker are recorded as two channels of one context
-MEASURE = """
-(() => {
-  const work = `onrtctransform = ({ transformer: { readable, writable } }) => { const at = [];
-    readable.pipeThrough(new TransformStream({ transform(f, c) { at.push(performance.now()); c.enqueue(f); } })).pipeTo(writable);
-    onmessage = () => postMessage(at); };`;
-  const add = RTCPeerConnection.prototype.addTrack; // a transform set as late as in the track event is not heeded
-  RTCPeerConnection.prototype.addTrack = function (...args) {
-    const sender = add.apply(this, args);
-    stamp(this.getTransceivers().find((t) => t.sender === sender).receiver);
-    return sender;
-  };
-  const stamp = (receiver) => {
-    const worker = window.__worker = new Worker(URL.createObjectURL(new Blob([work], { type: "text/javascript" })));
-    receiver.transform = new RTCRtpScriptTransform(worker, {});
-  };
-  window.__times = () => new Promise((done) => { window.__worker.onmessage = (e) => done(e.data); window.__worker.postMessage(0); });
-  window.__ear.listen = async (stream) => {
-    const context = new AudioContext({ sampleRate: 48000 }), both = context.createChannelMerger(2);
-    const tap = `registerProcessor("both", class extends AudioWorkletProcessor {
-      process([c]) { if (c.length > 1) { let a = 0, b = 0; for (let i = 0; i < c[0].length; i++) { a += c[0][i] ** 2; b += c[1][i] ** 2; }
-        this.port.postMessage([a, b]); } return true; } });`;
-    await context.audioWorklet.addModule(URL.createObjectURL(new Blob([tap], { type: "text/javascript" })));
-    const node = new AudioWorkletNode(context, "both", { channelCount: 2, channelCountMode: "explicit" });
-    window.__levels = []; node.port.onmessage = ({ data }) => window.__levels.push(data);
-    context.createMediaStreamSource(window.__mouth.out.stream).connect(both, 0, 0);
-    context.createMediaStreamSource(stream).connect(both, 0, 1);
-    both.connect(node);
-  };
-})();
-"""
+MEASURE = (Path(__file__).parent / "measure_sound.js").read_text(encoding="utf-8")
 
 
 class Echo:
@@ -64,7 +34,9 @@ class Echo:
 
         frames = self.session.push(pcm, rate)
         step = rate // self.session.config.sampling_rate
-        self.kept = np.concatenate([self.kept, pcm[: len(pcm) // step * step].reshape(-1, step).mean(1).astype(np.float32) / 32768])
+        self.kept = np.concatenate(
+            [self.kept, pcm[: len(pcm) // step * step].reshape(-1, step).mean(1).astype(np.float32) / 32768]
+        )
         out = []
         for frame in frames:
             size = len(frame.audio)
@@ -125,7 +97,10 @@ def main() -> None:
         gap = float(rng.uniform(0.2, 0.9))
         parts += [speech[int(rng.uniform(0, 1.5) * rate) :], np.zeros(int(gap * rate), np.float32)]
         total += len(parts[-2]) / rate + gap
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "log", ("tests/measure_sound.py", "--serve")) as address:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(Path(folder) / "log", ("tests/measure_sound.py", "--serve")) as address,
+    ):
         with browser.browser() as chromium:
             page = browser.open_page(chromium, address, mouth=True, script=MEASURE)
             browser.talk(page, 60)
@@ -140,9 +115,14 @@ def main() -> None:
     step = 128 / 48_000
     early, late = delay(levels, 10, step), delay(levels, min(args.seconds, len(levels) * step - 6), step)
     figures = {
-        "packets": len(gaps) + 1, "gap_p50_ms": float(np.percentile(gaps, 50)), "gap_p95_ms": float(np.percentile(gaps, 95)),
-        "gap_max_ms": float(gaps.max()), "delay_10_s_ms": 1000 * early, "delay_end_ms": 1000 * late, "delay_growth_ms": 1000 * (late - early),
-    }  # fmt: skip
+        "packets": len(gaps) + 1,
+        "gap_p50_ms": float(np.percentile(gaps, 50)),
+        "gap_p95_ms": float(np.percentile(gaps, 95)),
+        "gap_max_ms": float(gaps.max()),
+        "delay_10_s_ms": 1000 * early,
+        "delay_end_ms": 1000 * late,
+        "delay_growth_ms": 1000 * (late - early),
+    }
     print("on the page:", shown)
     for name, value in figures.items():
         print(f"{name:>16}  {value:8.1f}")

@@ -28,7 +28,9 @@ def running(log: Path, command: tuple[str, ...] = ("app.py",), **environment: st
     env = {k: v for k, v in os.environ.items() if k not in ("SPACE_ID", "PYTHONPATH")}
     env |= {"PORT": str(port), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment}
     with log.open("w") as out:
-        server = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT
+        )
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(START * 2):

@@ -7,7 +7,9 @@ import pytest
 import release
 from helpers import ROOT
 
-pytestmark = pytest.mark.skipif(not (ROOT / "model.safetensors").exists(), reason="no checkpoint at the root yet")
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "model.safetensors").exists(), reason="no checkpoint at the root yet"
+)
 
 
 def test_dry_run_lists_both_and_writes_nothing(tmp_path: Path, capsys) -> None:
@@ -23,9 +25,13 @@ def test_a_folder_is_clean_and_loads_from_the_hubs_cache(kind: str, tmp_path: Pa
     folder = release.write(kind, tmp_path)
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert "model.safetensors" in names and ("app.py" in names) == (kind == "space")
-    assert not any(part in name for name in names for part in ("__pycache__", "test", "training", "LOG", ".git"))
+    assert not any(
+        part in name for name in names for part in ("__pycache__", "test", "training", "LOG", ".git")
+    )
     card = (folder / "README.md").read_text()
-    assert ("sdk_version: 5.50.0" in card) == (kind == "space") and ("pipeline_tag" in card) == (kind == "model")
+    assert ("sdk_version: 5.50.0" in card) == (kind == "space") and ("pipeline_tag" in card) == (
+        kind == "model"
+    )
     said = release.check(kind, folder, "somebody/michi-ai")
     if kind == "model":
         assert said["frames"] == 12 and said["parameters"] > 1e6

@@ -131,7 +131,9 @@ def test_a_conversation_gives_a_frame_for_each_80_ms_and_sound_by_the_clock(engi
                 await asyncio.sleep(0.02)
                 if len(messages) == count:
                     break
-            assert [m["index"] for m in messages] == list(range(count)), "the frame is there before more sound comes"
+            assert [m["index"] for m in messages] == list(range(count)), (
+                "the frame is there before more sound comes"
+            )
         assert {"text", "heard", "level", "speaking", "turn"} <= messages[0].keys() and messages[0]["p95"] > 0
         began, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
         sound = [await conversation.sound() for _ in range(10)]
@@ -219,7 +221,15 @@ def test_references_are_checked() -> None:
 
 
 def test_settings_come_from_the_environment(monkeypatch) -> None:
-    for name in ("MODEL_ID", "MAX_CONVERSATIONS", "MAX_SECONDS", "PORT", "HOST", "SPACE_ID", "UPLOAD_SECONDS"):
+    for name in (
+        "MODEL_ID",
+        "MAX_CONVERSATIONS",
+        "MAX_SECONDS",
+        "PORT",
+        "HOST",
+        "SPACE_ID",
+        "UPLOAD_SECONDS",
+    ):
         monkeypatch.delenv(name, raising=False)
     plain = Settings.from_environment()
     assert plain == Settings() and plain.model_id == str(ROOT)
@@ -232,11 +242,20 @@ def test_settings_come_from_the_environment(monkeypatch) -> None:
 
 
 def test_the_page_is_freed_of_third_parties() -> None:
-    page = (b'<head><link rel="preconnect" href="https://fonts.googleapis.com" /><meta property="og:image" content="https://x.y/z.png">'
-            b'<script src="https://cdnjs.cloudflare.com/a.js" async></script><script>window.a = 1</script><link href="/theme.css"></head>')
+    page = (
+        b'<head><link rel="preconnect" href="https://fonts.googleapis.com" /><meta property="og:image" content="https://x.y/z.png">'
+        b'<script src="https://cdnjs.cloudflare.com/a.js" async></script><script>window.a = 1</script>'
+        b'<link href="/theme.css"></head>'
+    )
 
     async def app(scope, receive, send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(page)).encode())]})
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [(b"content-length", str(len(page)).encode())],
+            }
+        )
         await send({"type": "http.response.body", "body": page[:50], "more_body": True})
         await send({"type": "http.response.body", "body": page[50:]})
 
@@ -248,5 +267,8 @@ def test_the_page_is_freed_of_third_parties() -> None:
     asyncio.run(OwnOriginOnly(app)({"type": "http", "path": "/", "method": "GET"}, None, send))
     assert sent[1]["body"] == b'<head><script>window.a = 1</script><link href="/theme.css"></head>'
     headers = dict(sent[0]["headers"])
-    assert int(headers[b"content-length"]) == len(sent[1]["body"]) and b"default-src 'self'" in headers[b"content-security-policy"]
+    assert (
+        int(headers[b"content-length"]) == len(sent[1]["body"])
+        and b"default-src 'self'" in headers[b"content-security-policy"]
+    )
     assert not ELSEWHERE.search(b'<a href="https://github.com">a link that is not followed by itself</a>')
