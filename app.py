@@ -37,7 +37,7 @@ def main() -> None:
     settings = Settings.from_environment()
     app = make_app(settings)
     print(
-        f"MichiAI: http://{settings.host}:{settings.port} (at most {settings.max_conversations} talk at once)",
+        f"MichiAI: http://{settings.host}:{settings.port} (at most {settings.max_conversations} at once)",
         flush=True,
     )
     uvicorn.run(

@@ -2,7 +2,8 @@
 
 python scripts/choose_question.py            # writes tests/questions.json
 
-Held-out questions of held-out voices are asked several times, each from another offset within a frame. Chosen:
+Held-out questions of held-out voices are asked often, each time from another offset within a frame.
+Chosen are
 - the question that is answered rightly most often, by text and then by the ear of the referee recogniser;
 - the first long question and interruption after which the model falls silent within LATE every time.
 Nothing is made easier for the model than for a visitor; how often it was right is written beside the choice.

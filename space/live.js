@@ -315,6 +315,15 @@
     $("scene").open = true;
   }
 
+  // ------------------------------------------------------------ Gradio's own slips, for screen readers
+
+  function tidy() {
+    for (const hidden of document.querySelectorAll(".tab-container.visually-hidden, table[aria-hidden=true]")) hidden.inert = true;
+    for (const empty of document.querySelectorAll("[aria-label='Empty value']:not([role])")) empty.setAttribute("role", "img");
+  }
+  new MutationObserver(tidy).observe(document.body, { childList: true, subtree: true });
+  tidy();
+
   $("talk").onclick = () => (call ? stop() : start());
   $("mute").onclick = () => {
     const muted = $("mute").getAttribute("aria-pressed") !== "true";

@@ -64,7 +64,8 @@ class Offline:
             context: what it should know, for instance "the train leaves at nine."
 
         Returns:
-            the answer, both sides in stereo (you left, MichiAI right), the transcript, and the picture.
+            the answer, both sides in stereo (you left, MichiAI right), the transcript (rows of start, end, who,
+            text), and the picture.
         """
         reply = self.engine.model.converse(
             self._sound(audio),
@@ -75,7 +76,12 @@ class Offline:
         )
         rate = self.engine.rate
         rows = [
-            [round(a, 2), round(b, 2), "you" if who == "user" else "MichiAI", text]
+            {
+                "start": round(a, 2),
+                "end": round(b, 2),
+                "who": "you" if who == "user" else "MichiAI",
+                "text": text,
+            }
             for a, b, who, text in reply.transcript()
         ]
         picture = io.BytesIO()
@@ -109,10 +115,10 @@ class Offline:
             audio: speech, up to 60 s.
 
         Returns:
-            the text, and rows of a word and the second at which it ended.
+            the text, and its words, each with the second at which it ended.
         """
         heard = self.engine.model.transcribe(self._sound(audio))
-        return heard.text, [[word, round(end, 2)] for word, end in heard.words]
+        return heard.text, [{"word": word, "end": round(end, 2)} for word, end in heard.words]
 
     @readable
     def clone(self, audio: str, consent: bool, text: str = "hello, this is my voice now.") -> tuple:
@@ -167,9 +173,14 @@ class Offline:
                     f"the recording is {seconds:.0f} s long; expected at most {LONGEST:g} s: "
                     "cut it, or talk in the live tab"
                 )
-            return soundfile.read(audio, dtype="float32", always_2d=True)
+            samples, rate = soundfile.read(audio, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             raise ValueError("the recording cannot be read; expected WAV, FLAC, Ogg or MP3") from error
+        if not len(samples):
+            raise ValueError(
+                "the recording is empty (0 samples); expected speech: was the recording not started?"
+            )
+        return samples, rate
 
 
 def pcm(audio: torch.Tensor) -> np.ndarray:

@@ -21,7 +21,7 @@ CONSENT = (
 )
 PRIVACY = """Nothing that you say is kept: a live conversation is only in memory and is forgotten when it
 ends; uploads and answers are deleted after {minutes:g} minutes; nothing is sent to anybody else. It is a very
-small model with a small world: greetings, sums, days and months, capitals, opposites, and what you tell it."""
+small model of a small world: greetings, sums, days and months, capitals, opposites, and what you tell it."""
 KEEP = """(file, name) => { if (file) { window.michiai.keepVoice(name || "my voice", file); } }"""
 
 
@@ -110,17 +110,11 @@ def turn_tab(offline: Offline) -> gr.File:
         with gr.Column():
             answer = gr.Audio(label="The answer", autoplay=True, interactive=False)
             both = gr.Audio(label="Both at once: you left, MichiAI right", interactive=False)
-            rows = gr.Dataframe(
-                label="Transcript",
-                headers=["from (s)", "to (s)", "who", "text"],
-                interactive=False,
-                wrap=True,
-            )
+            table = gr.HTML(label="Transcript")
+            rows = gr.JSON(visible=False)
             picture = gr.Image(label="Both voices and the turn gate", interactive=False, type="pil")
             heard = gr.Textbox(label="Heard", interactive=False)
-            words = gr.Dataframe(
-                label="Words and when they ended", headers=["word", "s"], interactive=False, visible=False
-            )
+            words = gr.JSON(visible=False)
     ask.click(
         offline.converse,
         [audio, voice, instructions, context],
@@ -128,7 +122,7 @@ def turn_tab(offline: Offline) -> gr.File:
         api_name="converse",
         concurrency_id="model",
         concurrency_limit=1,
-    )
+    ).success(as_table, [rows], [table], api_name=False)
     listen.click(
         offline.transcribe,
         [audio],
@@ -210,6 +204,17 @@ def clone_tab(offline: Offline, voice_file: gr.File) -> None:
             label="Texts",
             cache_examples=False,
         )
+
+
+def as_table(rows: list[dict] | None) -> str:
+    """The transcript for reading; Gradio's own table is not for screen readers."""
+    cells = "".join(
+        f'<tr class="{"user" if row["who"] == "you" else "own"}"><td>{row["start"]:.1f}–{row["end"]:.1f} s</td>'
+        f"<td>{escape(row['who'])}</td><td>{escape(row['text'])}</td></tr>"
+        for row in rows or []
+    )
+    head = "<thead><tr><th>when</th><th>who</th><th>what</th></tr></thead>"
+    return f'<table class="transcript"><caption>Transcript</caption>{head}<tbody>{cells}</tbody></table>'
 
 
 def as_text(path: str | None) -> tuple[str, str]:

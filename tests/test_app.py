@@ -57,7 +57,8 @@ def test_the_code_on_the_page_works(address, client, tmp_path: Path, monkeypatch
     answer, speech_ = soundfile.read(found["answer"])[0], soundfile.read(found["speech"])[0]
     assert rate == 16_000 and both.shape == (len(answer), 2) and len(speech_) > 1600
     assert Path(found["voice"]).suffix == ".safetensors" and "s of speech" in found["remarks"]
-    assert found["transcript"]["headers"] == ["from (s)", "to (s)", "who", "text"]
+    assert all(set(row) == {"start", "end", "who", "text"} for row in found["transcript"])
+    assert all(set(word) == {"word", "end"} for word in found["words"])
     assert Path(found["picture"]).stat().st_size > 5000
     assert capsys.readouterr().out.strip()
 

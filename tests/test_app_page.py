@@ -121,7 +121,8 @@ def test_bad_input_is_a_sentence_on_the_page(address, chromium) -> None:
 
 
 def test_a_blocked_microphone_is_explained(address, chromium) -> None:
-    deny = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError'); };"
+    refuse = "async () => { throw new DOMException('', 'NotAllowedError'); }"
+    deny = f"navigator.mediaDevices.getUserMedia = {refuse};"
     page = open_page(chromium, address, script=deny)
     page.click("#michi-talk")
     page.wait_for_function(
