@@ -111,38 +111,28 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--model", default=str(OUT.parents[1]), help="folder of a checkpoint")
     p.add_argument("--candidates", type=int, default=60, help="of each kind")
+    p.add_argument("--only", choices=("question", "interruption"), help="choose one and keep the other")
     args = p.parse_args()
     torch.set_num_threads(1)
     model = load_model(args.model)
-    asked = [
-        (item, ask(model, item)) for item in tqdm(candidates("plain", args.candidates), desc="questions")
-    ]
-    item, score = max(asked, key=lambda pair: (pair[1]["right"], pair[1]["recognised"]))
-    print(f"{item.script.turns[0].text!r}: {score} of {len(OFFSETS)}; wanted: {item.question.accept}")
-    chosen: dict[str, Any] = {"offsets": len(OFFSETS), "question": describe(item) | score}
-    tried = 0
-    for item in tqdm(candidates("barge_in", args.candidates), desc="interruptions"):
-        score = interrupt(model, item)
-        tried += 1
-        if None not in score["stops"]:
-            print(
-                f"{item.script.turns[0].text!r}, then {item.script.turns[2].text!r}: "
-                f"stops after {score['stops']} s"
-            )
-            chosen["interruption"] = describe(item) | {"then": item.script.turns[2].text} | score
-            break
+    chosen = json.loads(OUT.read_text(encoding="utf-8")) if OUT.exists() else {}
+    if args.only != "interruption":
+        asked = [(item, ask(model, item)) for item in tqdm(candidates("plain", args.candidates))]
+        item, score = max(asked, key=lambda pair: (pair[1]["right"], pair[1]["recognised"]))
+        always = sum(score["right"] == len(OFFSETS) for _, score in asked)
+        chosen |= {"offsets": len(OFFSETS), "question": describe(item) | score}
+        chosen["always_right"] = f"{always} of {len(asked)}"
+    if args.only != "question":
+        chosen.pop("interruption", None)
+        chosen["interruptions_tried"] = 0
+        for item in tqdm(candidates("barge_in", args.candidates // 2)):
+            score = interrupt(model, item)
+            chosen["interruptions_tried"] += 1
+            if None not in score["stops"]:
+                chosen["interruption"] = describe(item) | {"then": item.script.turns[2].text} | score
+                break
     OUT.write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
-    right = sum(score["right"] == len(OFFSETS) for _, score in asked)
-    print(
-        json.dumps(
-            {
-                "questions": len(asked),
-                "always_right": right,
-                "interruptions_tried": tried,
-                "stopped": "interruption" in chosen,
-            }
-        )
-    )
+    print(json.dumps(chosen))
 
 
 if __name__ == "__main__":
