@@ -16,7 +16,7 @@ import gradio as gr  # noqa: E402 - reads the environment
 import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 
-from space.engine import Engine  # noqa: E402
+from space.engine import EXAMPLES, Engine  # noqa: E402
 from space.guard import OwnOriginOnly  # noqa: E402
 from space.live import Live  # noqa: E402
 from space.page import build  # noqa: E402
@@ -30,7 +30,15 @@ def make_app(settings: Settings) -> FastAPI:
     app.add_middleware(OwnOriginOnly)
     Live(engine, settings).mount(app)
     page = build(engine, settings.upload_seconds)
-    return gr.mount_gradio_app(app, page, path="/", max_file_size="20mb", ssr_mode=False, show_error=True)
+    return gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        allowed_paths=[str(EXAMPLES)],
+        max_file_size="20mb",
+        ssr_mode=False,
+        show_error=True,
+    )
 
 
 def main() -> None:
