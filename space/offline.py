@@ -64,8 +64,8 @@ class Offline:
             context: what it should know, for instance "the train leaves at nine."
 
         Returns:
-            the answer, both sides in stereo (you left, MichiAI right), the transcript (rows of start, end, who,
-            text), and the picture.
+            the answer, both sides in stereo (you left, MichiAI right), the transcript (rows of start, end,
+            who, text), and the picture.
         """
         reply = self.engine.model.converse(
             self._sound(audio),
@@ -75,13 +75,9 @@ class Offline:
             progress=True,
         )
         rate = self.engine.rate
+        names = {"user": "you", "michi": "MichiAI"}
         rows = [
-            {
-                "start": round(a, 2),
-                "end": round(b, 2),
-                "who": "you" if who == "user" else "MichiAI",
-                "text": text,
-            }
+            {"start": round(a, 2), "end": round(b, 2), "who": names[who], "text": text}
             for a, b, who, text in reply.transcript()
         ]
         picture = io.BytesIO()

@@ -66,6 +66,7 @@ def build(engine: Engine, upload_seconds: int) -> gr.Blocks:
         title="MichiAI",
         theme=theme(),
         css=(HERE / "style.css").read_text(encoding="utf-8"),
+        head=f"<style>{(HERE / 'frame.css').read_text(encoding='utf-8')}</style>",
         analytics_enabled=False,
         delete_cache=(min(60, upload_seconds), upload_seconds),
     ) as page:
@@ -209,8 +210,9 @@ def clone_tab(offline: Offline, voice_file: gr.File) -> None:
 def as_table(rows: list[dict] | None) -> str:
     """The transcript for reading; Gradio's own table is not for screen readers."""
     cells = "".join(
-        f'<tr class="{"user" if row["who"] == "you" else "own"}"><td>{row["start"]:.1f}–{row["end"]:.1f} s</td>'
-        f"<td>{escape(row['who'])}</td><td>{escape(row['text'])}</td></tr>"
+        f'<tr class="{"user" if row["who"] == "you" else "own"}">'
+        f"<td>{row['start']:.1f}–{row['end']:.1f} s</td><td>{escape(row['who'])}</td>"
+        f"<td>{escape(row['text'])}</td></tr>"
         for row in rows or []
     )
     head = "<thead><tr><th>when</th><th>who</th><th>what</th></tr></thead>"
