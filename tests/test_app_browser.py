@@ -257,7 +257,9 @@ def test_a_cloned_voice_is_nearer_to_its_reference(address, tmp_path: Path) -> N
         for cloned in (False, True):
             if cloned:
                 page.get_by_role("tab", name="Clone a voice").click()
-                page.locator("[data-testid=file-upload]:visible").first.set_input_files(str(reference))
+                panel = page.get_by_role("tabpanel")
+                panel.get_by_label("Upload file").first.click()
+                panel.locator("input[type=file]").first.set_input_files(str(reference))
                 page.get_by_label("This is my own voice").check()
                 page.get_by_role("button", name="Clone", exact=True).click()
                 page.wait_for_function(
