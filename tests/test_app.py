@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import time
 from pathlib import Path
 
@@ -128,9 +129,9 @@ def visit(address: str):
     return connect(address.replace("http", "ws") + "/live")
 
 
-def start(socket, **what: object) -> dict:
-    socket.send(json.dumps({"type": "start", **what}))
-    return json.loads(socket.recv(30))
+def start(control, **what: object) -> dict:
+    control.send(json.dumps({"type": "start", **what}))
+    return json.loads(control.recv(30))
 
 
 def test_one_place_a_line_and_a_closed_tab(address) -> None:
@@ -142,7 +143,9 @@ def test_one_place_a_line_and_a_closed_tab(address) -> None:
     second.close()
     assert json.loads(third.recv(5)) == {"type": "waiting", "ahead": 0}
     began = time.monotonic()
-    first.socket.close()  # no goodbye: the tab is closed, the browser killed
+    first.socket.shutdown(
+        socket.SHUT_RDWR
+    )  # no goodbye: the browser is killed, and its system closes the line
     assert json.loads(third.recv(5))["type"] == "ready"
     print(f"the place was free after {time.monotonic() - began:.2f} s")
     third.close()
@@ -155,27 +158,27 @@ def test_bad_starts_give_a_sentence_and_free_the_place(address) -> None:
         ({"context": "the train is red " * 500}, "expected at most 4000"),
         ({"context": "the train is red and late " * 100}, "shorten the instructions or the context"),
     ):
-        with visit(address) as socket:
-            said = start(socket, **what)
+        with visit(address) as control:
+            said = start(control, **what)
             assert said["type"] == "problem" and message in said["message"], said
-    with visit(address) as socket:
-        assert start(socket)["type"] == "ready"
+    with visit(address) as control:
+        assert start(control)["type"] == "ready"
         for text, message in (("", "The text is empty"), ("red " * 400, "half of the window")):
-            socket.send(json.dumps({"type": "inject", "text": text}))
-            said = json.loads(socket.recv(10))
+            control.send(json.dumps({"type": "inject", "text": text}))
+            said = json.loads(control.recv(10))
             assert said["type"] == "problem" and said["goes_on"] and message in said["message"], said
-        socket.send(json.dumps({"type": "inject", "text": "the train leaves at nine."}))
-        assert json.loads(socket.recv(10)) == {"type": "told", "text": "the train leaves at nine."}
-        socket.send(json.dumps({"type": "ping", "at": 5}))
-        assert json.loads(socket.recv(10)) == {"type": "pong", "at": 5}
+        control.send(json.dumps({"type": "inject", "text": "the train leaves at nine."}))
+        assert json.loads(control.recv(10)) == {"type": "told", "text": "the train leaves at nine."}
+        control.send(json.dumps({"type": "ping", "at": 5}))
+        assert json.loads(control.recv(10)) == {"type": "pong", "at": 5}
 
 
 def test_nonsense_ends_the_visit_and_nothing_else(address) -> None:
     for nonsense in ("[", "[]", '"x"', '{"type": "start", "voice": 7, "context": {"a": 1}}'):
-        with visit(address) as socket:
-            socket.send(nonsense)
-    with visit(address) as socket:
-        assert start(socket)["type"] == "ready"
+        with visit(address) as control:
+            control.send(nonsense)
+    with visit(address) as control:
+        assert start(control)["type"] == "ready"
 
 
 def speak_over_websocket(address: str, key: str, seconds: float, control) -> list[dict]:
