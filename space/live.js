@@ -1,8 +1,8 @@
 /* The live tab: microphone, control WebSocket, sound over WebRTC or a second WebSocket, and what is shown of it. */
-() => {
+async () => {
   const $ = (name) => document.getElementById("michi-" + name);
   if (window.michiai) return;
-  if (!$("talk")) return void setTimeout(() => location.reload(), 5000); // the page is not whole: should not happen
+  while (!$("talk")) await new Promise((done) => setTimeout(done, 100)); // Gradio may be slower than this
 
   const CONNECT_MS = 8000;
   const SHOWN_SECONDS = 10;

@@ -143,9 +143,8 @@ def test_one_place_a_line_and_a_closed_tab(address) -> None:
     second.close()
     assert json.loads(third.recv(5)) == {"type": "waiting", "ahead": 0}
     began = time.monotonic()
-    first.socket.shutdown(
-        socket.SHUT_RDWR
-    )  # no goodbye: the browser is killed, and its system closes the line
+    # no goodbye: the browser is killed, and its system closes the line
+    first.socket.shutdown(socket.SHUT_RDWR)
     assert json.loads(third.recv(5))["type"] == "ready"
     print(f"the place was free after {time.monotonic() - began:.2f} s")
     third.close()
