@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import secrets
+import time
 from typing import Any
 
 from fastapi import FastAPI, WebSocket
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 LINE_RATE = 48_000  # of what comes in: fastrtc then gives it on in pieces of 20 ms
 WARNING = 10.0  # seconds before the end at which a visitor is told
 LONGEST_TEXT = 4_000  # characters of instructions, context or injected text
-TURN_SECONDS = 600
+TURN_SECONDS = 1200  # that a relay's credentials are good for; half of it they are given to new visitors
 
 
 class Live:
@@ -45,6 +46,7 @@ class Live:
         self.engine, self.settings = engine, settings
         self.places = Places(settings.max_conversations)
         self.conversations: dict[str, Conversation] = {}
+        self._relays: tuple[float, dict] = (float("-inf"), {})  # when they were fetched
         self.stream = Stream(
             Line(self),
             modality="audio",
@@ -66,12 +68,16 @@ class Live:
         """For the browser; on Spaces relays with short-lived credentials, which the server then uses too."""
         if not os.environ.get("SPACE_ID"):
             return {"iceServers": []}
+        fetched, found = self._relays
+        if time.monotonic() - fetched < TURN_SECONDS / 2:
+            return found
         try:
             found = await get_cloudflare_turn_credentials_async(ttl=TURN_SECONDS)
         except Exception as error:  # no token, no network: host candidates and then the WebSocket are left
-            print(f"no TURN credentials ({error}); set the secret HF_TOKEN", flush=True)
+            logger.warning("no TURN credentials (%s); set the secret HF_TOKEN", error)
             return {"iceServers": []}
         self.stream.server_rtc_configuration = self.stream.convert_to_aiortc_format(found)
+        self._relays = (time.monotonic(), found)
         return found
 
     async def offer(self, body: Body) -> Any:
@@ -103,13 +109,8 @@ class Live:
                     send({"type": "pong", "at": message.get("at")})
                 elif kind == "inject" and conversation:
                     await self._inject(conversation[0], message.get("text"), send)
-        except (
-            WebSocketDisconnect,
-            RuntimeError,
-            ValueError,
-            KeyError,
-        ):  # gone, or not speaking our language
-            pass
+        except (WebSocketDisconnect, RuntimeError, ValueError, KeyError):
+            pass  # gone, or not speaking our language
         finally:
             for task in tasks:
                 task.cancel()

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("gradio", reason="the Space's packages are not installed: pip install -e .[app]")
 
 from helpers import ROOT, speech  # noqa: E402
+from space import live  # noqa: E402
 from space.conversation import Conversation  # noqa: E402
 from space.engine import Engine  # noqa: E402
 from space.guard import ELSEWHERE, OwnOriginOnly  # noqa: E402
@@ -196,6 +197,29 @@ def test_a_voice_of_the_page(engine, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             engine.voice_of_page(choice)
+
+
+def test_relays_are_asked_for_on_spaces_only_and_not_for_every_visitor(engine, monkeypatch) -> None:
+    calls = []
+
+    async def credentials(ttl: int) -> dict:
+        calls.append(ttl)
+        if len(calls) == 1:
+            raise ValueError("no token")
+        return {"iceServers": [{"urls": ["turn:relay"], "username": "u", "credential": "c"}]}
+
+    async def story() -> None:
+        site = live.Live(engine, Settings())
+        monkeypatch.delenv("SPACE_ID", raising=False)
+        assert await site.ice_servers() == {"iceServers": []} and not calls
+        monkeypatch.setenv("SPACE_ID", "me/s")
+        assert await site.ice_servers() == {"iceServers": []} and len(calls) == 1, "the WebSocket is left"
+        first, second = await site.ice_servers(), await site.ice_servers()
+        assert first == second and first["iceServers"] and len(calls) == 2
+        assert site.stream.server_rtc_configuration.iceServers[0].username == "u"
+
+    monkeypatch.setattr(live, "get_cloudflare_turn_credentials_async", credentials)
+    asyncio.run(story())
 
 
 # -------------------------------------------------------------------- references, settings, guard
