@@ -259,7 +259,8 @@ class DuplexSession:
         temperature = self.config.speak_config.temperature if temperature is None else temperature
         noise = torch.randn(1, self.config.latent_dim, generator=self._generator) * temperature**0.5
         like = self.model.default_voice
-        out = self.model.step(audio[None].to(like.device), self._state, noise.to(like), flow_steps=self.options.flow_steps, choose=self._choose)
+        steps = self.options.flow_steps
+        out = self.model.step(audio[None].to(like.device), self._state, noise.to(like), flow_steps=steps, choose=self._choose)
         token = int(out.own_text)
         sound = out.audio[0].float().cpu()
         spent = time.perf_counter() - began

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 import torch
+
 from michiai.evaluation.load import load_model
 
 from .shared import add_model, add_speaking, check_output, read_text, read_voice, write_wav

@@ -3,8 +3,9 @@
 import argparse
 
 import torch
-from michiai.evaluation.load import load_model
 from tqdm import tqdm
+
+from michiai.evaluation.load import load_model
 
 from .shared import add_model, add_speaking, check_output, read_voice, write_wav
 

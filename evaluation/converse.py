@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from michiai.data.tts import synthesise
 
 from .items import Item, make_item

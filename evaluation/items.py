@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
+
 from michiai.data.augment import microphone
 from michiai.data.grammar import TOPICS, Question, Script, is_right, make_script
 from michiai.data.held_out import pick

@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def load_model(path: str | Path = ROOT, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
     """A model in evaluation mode; what is wrong with its folder is said in one sentence."""
-    from michiai.modeling_michiai import MichiAIModel
     from transformers.utils import logging
+
+    from michiai.modeling_michiai import MichiAIModel
 
     folder = Path(path)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from michiai.data.augment import knocks, noise_of
 
 from .converse import share

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from michiai.data.grammar import make_script
-from michiai.data.text import dialogue_text
 from safetensors.torch import load_file
 from torch.nn import functional as F
+
+from michiai.data.grammar import make_script
+from michiai.data.text import dialogue_text
 
 from .items import rng_of
 

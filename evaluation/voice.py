@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from michiai.data.tts import synthesise
 from michiai.data.words import sentence_of
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+
 from michiai.evaluation import report, suite
 from michiai.evaluation.referees import segments, word_errors, words_of
 from michiai.evaluation.talk import Script, Talk

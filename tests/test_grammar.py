@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+
 from michiai.configuration_michiai import SPECIAL_TOKENS
 from michiai.data import facts, sayings
 from michiai.data.grammar import BEHAVIOURS, TOPICS, Question, held_out, is_right, make_script

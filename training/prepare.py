@@ -3,8 +3,8 @@
     python -m michiai.training.prepare --data RUN/data/train --codec RUN/codec/model.safetensors \
         --listen RUN/listen/model.safetensors --table RUN/table/model.safetensors --tokenizer RUN/tokenizer --out RUN/frames
 
-Without `--listen` the user's text is that of the script, and the embeddings are absent: enough to start with. The duplex stage then reads frames only: own latents and own text, and of the user what the listen head really heard,
-mistakes included. `follow` waits for new shards of a data set that is still being rendered.
+Without `--listen` the user's text is that of the script, and the embeddings are absent: enough to start with. The duplex stage then reads
+frames only: own latents and own text, and of the user what the listen head really heard, mistakes included.
 """
 
 import argparse
