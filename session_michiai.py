@@ -268,9 +268,10 @@ class DuplexSession:
             self.speaking, self._since = True, self.index
         elif token == self.special["<done>"]:
             self.speaking = False
+        text = self._word(token)
         if token:
-            self._last_word = token if self._word(token).startswith(" ") else None
-        frame = Frame(self.index, sound, self._word(token), self._word(int(out.user_text)), self.speaking,
+            self._last_word = token if text.startswith(" ") else None
+        frame = Frame(self.index, sound, text, self._word(int(out.user_text)), self.speaking,
                       float(out.turn_probability), spent)
         self.index += 1
         return frame

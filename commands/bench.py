@@ -11,7 +11,7 @@ import torch
 
 from michiai.evaluation import bench_growth, bench_kernels, bench_peers, bench_step, bench_vocoder
 
-from .shared import add_model
+from .shared import add_model, add_parts
 
 HELP = "measure the speed of nano and of the 530M preset (random weights), and of peers beside them"
 PARTS = ("step", "kernels", "peers", "growth", "vocoder", "load")
@@ -36,14 +36,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_model(p)
-    p.add_argument(
-        "--parts",
-        nargs="+",
-        default=list(PARTS),
-        choices=PARTS,
-        metavar="PART",
-        help="some of the parts below",
-    )
+    add_parts(p, PARTS)
     p.add_argument(
         "--quick", action="store_true", help="a few frames of nano alone: only checks that it runs"
     )

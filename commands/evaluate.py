@@ -8,7 +8,7 @@ from michiai.evaluation import report
 from michiai.evaluation.load import ROOT, load_model
 from michiai.evaluation.suite import PARTS, evaluate
 
-from .shared import add_model
+from .shared import add_model, add_parts
 
 HELP = "measure a checkpoint on held-out voices, names, numbers and questions"
 NOTES = """
@@ -43,14 +43,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="held-out questions (default 200); other parts grow with it",
     )
-    p.add_argument(
-        "--parts",
-        nargs="+",
-        default=list(PARTS),
-        choices=PARTS,
-        metavar="PART",
-        help="some of the parts below",
-    )
+    add_parts(p, PARTS)
     p.add_argument(
         "--workers", type=int, default=2, metavar="N", help="processes, one thread each (default 2)"
     )

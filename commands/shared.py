@@ -75,3 +75,8 @@ def write_wav(path: str, audio: Any, rate: int) -> None:
     import soundfile
 
     soundfile.write(path, audio.clamp(-1, 1).numpy(), rate, subtype="PCM_16")
+
+
+def add_parts(parser: argparse.ArgumentParser, parts: tuple[str, ...]) -> None:
+    """`--parts`: some of `parts`, which the command's epilog explains."""
+    parser.add_argument("--parts", nargs="+", default=list(parts), choices=parts, metavar="PART", help="some of the parts below")

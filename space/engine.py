@@ -30,7 +30,7 @@ class Engine:
         remote = sys.modules[
             type(self.model).__module__
         ]  # remote code: its classes are found through the model
-        self.Voice, self.Options = remote.Voice, remote.GenerationOptions
+        self.Voice = remote.Voice
         self.rate: int = self.model.config.sampling_rate
         self.frame_seconds = self.model.config.frame_size / self.rate
         self.voices = {
