@@ -1,8 +1,10 @@
 """Backbone: a text LLM taken as it is, whose positions can also be frames of a conversation.
 
-    x[t] = listen_proj(e[t]) + (E(user_text[t]) + user_mark) + latent_proj(z[t-1]) + E(own_text[t-1])
+    x[t] = listen_proj(e[t]) + (E(user_text[t]) + user_mark) + latent_proj(z[t-1]) + E(own_text[t-1]) + since[n]
 
-A stream that has nothing new adds nothing, and a position that holds text alone goes through the LLM's own
+Until the next word, frames hold the newest one, and `since` tells for how many frames n it has been the newest: most
+frames bring no word, and a frame without one would have to look for its place in the sentence before it could go on.
+A stream without sound adds nothing, and a position that holds text alone goes through the LLM's own
 weights and nothing else: at warm start its logits are the text LLM's.
 
 Memory of a conversation: the prompt's keys and values for good, and a ring of the newest `window` positions.
@@ -21,6 +23,7 @@ from .decode_michiai import decode, empty_memory, layers_first, look_back
 from .listen_michiai import embed_tokens
 from .streaming_michiai import StreamState, name_modules, rotary_angles, rotate
 
+SINCE = 32  # frames for which the age of a word is told exactly
 CHUNK = 128  # positions that are computed at a time: more only take more memory
 
 
@@ -42,6 +45,30 @@ class _Memory:
 
     def get_seq_length(self, layer: int = 0) -> int:
         return self.past.shape[4]
+
+
+def newest_words(
+    user_text: Tensor, own_text: Tensor, past: Tensor | None = None, frame: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The newest word of each frame, and for how many frames it has been that.
+
+    Args:
+        user_text, own_text: tokens [B, T], 0 where nothing is new; of two in one frame, one's own is the newest.
+        past: [B, 2] the last frame's word and age; None or zeros: there is none.
+        frame: bool [B, T], False where a position is no frame and takes no time.
+    Returns:
+        words [B, T], the user's negative, 0 before the first; frames since then [B, T].
+    """
+    B, T = own_text.shape
+    if past is None:
+        past = own_text.new_zeros(B, 2)
+    spoken = torch.where(own_text > 0, own_text, -user_text)
+    clock = torch.ones_like(own_text) if frame is None else frame.long()
+    words = torch.cat([past[:, :1], spoken], 1)
+    clock = torch.cat([-past[:, 1:], clock.cumsum(1)], 1)
+    index = torch.arange(T + 1, device=words.device).expand(B, -1)
+    newest = (index * (words != 0)).cummax(1).values[:, 1:]
+    return words.gather(1, newest), clock[:, 1:] - clock.gather(1, newest)
 
 
 def quiet_linear(inputs: int, outputs: int, level: float = 0.02) -> nn.Linear:
@@ -67,6 +94,7 @@ class Backbone(nn.Module):
         self.listen_proj = quiet_linear(config.listen_config.width, text.hidden_size)
         self.latent_proj = quiet_linear(config.latent_dim, text.hidden_size)
         self.user_mark = nn.Parameter(torch.zeros(text.hidden_size))  # tells the user's words from one's own
+        self.since = nn.Parameter(torch.zeros(SINCE, text.hidden_size))  # of a word that has been the newest for so long
         self.nothing = nn.Linear(
             text.hidden_size, 1
         )  # scores "nothing new in this frame", for which an LLM has no token
@@ -95,7 +123,15 @@ class Backbone(nn.Module):
         """Positions of a voice prompt: [B, T, L] -> [B, T, D]."""
         return self.latent_proj(latents)
 
-    def embed_frames(self, heard: Tensor, user_text: Tensor, latents: Tensor, own_text: Tensor) -> Tensor:
+    def embed_frames(
+        self,
+        heard: Tensor,
+        user_text: Tensor,
+        latents: Tensor,
+        own_text: Tensor,
+        state: StreamState | None = None,
+        frame: Tensor | None = None,
+    ) -> Tensor:
         """Positions of a conversation.
 
         Args:
@@ -103,11 +139,24 @@ class Backbone(nn.Module):
             user_text: [B, T], tokens heard in the frame, 0 where nothing is new.
             latents: [B, T, L], own sound of the frame before, z[t-1]; zeros where there is none.
             own_text: [B, T], own token of the frame before, 0 where nothing was new.
+            state: the conversation's memory, which keeps the newest word; None: these are its first frames.
+            frame: bool [B, T], False where something else than a frame stands; None: all are frames.
         """
-        user = (user_text > 0).unsqueeze(-1)
-        own = (own_text > 0).unsqueeze(-1)
-        x = self.listen_proj(heard) + self.latent_proj(latents)
-        return x + user * (self.embed_text(user_text) + self.user_mark) + own * self.embed_text(own_text)
+        past = None if state is None else state.get("backbone.newest")
+        words, since = newest_words(user_text, own_text, past, frame)
+        if state is not None:
+            state["backbone.newest"] = torch.stack([words[:, -1], since[:, -1]], 1)
+        both = ((user_text > 0) & (own_text > 0)).unsqueeze(-1)
+        x = self.listen_proj(heard) + self.latent_proj(latents) + both * self._user_word(user_text)
+        x = x + torch.where((words < 0).unsqueeze(-1), self._user_word(-words), self._own_word(words))
+        age = nn.functional.embedding(since.clamp(max=SINCE - 1), self.since)
+        return x + (words != 0).unsqueeze(-1) * age
+
+    def _own_word(self, tokens: Tensor) -> Tensor:
+        return (tokens > 0).unsqueeze(-1) * self.embed_text(tokens.clamp(min=0))
+
+    def _user_word(self, tokens: Tensor) -> Tensor:
+        return self.embed_text(tokens.clamp(min=0)) + self.user_mark
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """What the LLM would write next: [..., D] -> [..., V]."""

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.llama import LlamaConfig
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 def exact_div(numerator: int, denominator: int, what: str) -> int:
@@ -43,7 +43,7 @@ class VocoderConfig:
     resblock_kernels: list[int] = field(default_factory=lambda: [3, 7])
     resblock_dilations: list[int] = field(default_factory=lambda: [1, 3])
     resblock_pairs: bool = False  # each dilated convolution is followed by a plain one, as in HiFi-GAN V1
-    istft_hop: int = 16  # samples per inverse STFT frame; 0: a last convolution makes the waveform
+    istft_hop: int = 16  # samples per inverse STFT frame, which is where the upsampling ends
     istft_n_fft: int = 64
 
 

@@ -176,7 +176,7 @@ class MichiAIModel(PreTrainedModel):
             }
         heard = self.listen(audio, self.backbone.embed_text(memory["user_text"]), state)
         user_text = greedy_text(heard, self.backbone.table)
-        x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"])
+        x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"], state)
         hidden = self.backbone(x, state)
         logits = self.backbone.frame_logits(hidden)[:, -1].float()
         latent = self.speak_head(hidden, noise[:, None], flow_steps)

@@ -93,11 +93,11 @@ def prepare(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Int8Rows):
             module.pack()
-    for value in (
-        *model.parameters(),
-        *model.buffers(),
-    ):  # loaded ones are parts of the file, which would stay mapped whole
-        value.data = value.data.clone()
+    for module in model.modules():  # loaded values are parts of the file, which would stay mapped whole
+        for value in module.parameters(recurse=False):
+            value.data = value.data.clone()
+        for name, value in list(module.named_buffers(recurse=False)):
+            setattr(module, name, value.clone())  # not `.data`: a view goes on holding what it was a view of
     model.backbone.memory_dtype = torch.bfloat16
     model.requires_grad_(False).eval()
     model.runner = TraceRunner(model)

@@ -77,7 +77,7 @@ class TraceRunner:
         memory = list(scratch.values())
         with warnings.catch_warnings():  # on shapes, which are fixed here, and on TorchScript's age
             warnings.simplefilter("ignore")
-            trace = torch.jit.trace(frame, (audio, noise, *memory), check_trace=False)
+            trace = torch.jit.trace(frame, (audio, noise, *memory), check_trace=False, _store_inputs=False)
         for _ in range(WARM_UP):
             trace(audio, noise, *memory)
         return trace, StreamState({path: value.to("meta") for path, value in scratch.items()}), output

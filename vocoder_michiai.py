@@ -2,9 +2,10 @@
 
     latents 12.5 Hz -> transposed convolution -> trunk at 100 Hz
     -> (transposed convolution -> dilated residual blocks of several kernels, averaged) per upsample rate
-    -> inverse STFT with a short hop, or a last convolution
+    -> inverse STFT with a short hop
 
-HiFi-GAN: arXiv 2010.05646; ending it in a short inverse STFT: iSTFTNet, arXiv 2203.02395.
+HiFi-GAN: arXiv 2010.05646; ending it in a short inverse STFT, in place of its last and costliest stages: iSTFTNet,
+arXiv 2203.02395.
 
 Shapes: B batch, T time at the rate of the place, C channels, L latent size, N samples.
 """
@@ -83,17 +84,6 @@ class InverseSTFTHead(nn.Module):
         return overlap_add(self.path, y.flatten(1), x.shape[1] * self.hop, state)
 
 
-class WaveHead(nn.Module):
-    """A last convolution and tanh, `x` [B, N, C] -> [B, N]."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.output = CausalConvLast(channels, 1, 7)
-
-    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        return torch.tanh(self.output(x, state))[..., 0]
-
-
 class Vocoder(nn.Module):
     """Normalised latents [B, T, L] -> waveform [B, T * frame_size]; frame t is made of latents 0 .. t."""
 
@@ -111,14 +101,11 @@ class Vocoder(nn.Module):
             blocks = (vocoder.resblock_kernels, vocoder.resblock_dilations, vocoder.resblock_pairs)
             self.stages.append(UpsampleStage(channels, width, step, *blocks))
             channels, hop = width, exact_div(hop, step, "vocoder hop / upsample rate")
-        if hop != (vocoder.istft_hop or 1):
-            wanted = vocoder.istft_hop or 1
+        if hop != vocoder.istft_hop:
             raise ValueError(
-                f"upsample_rates {vocoder.upsample_rates} leave {hop} samples; expected {wanted}"
+                f"upsample_rates {vocoder.upsample_rates} leave {hop} samples; expected istft_hop, {vocoder.istft_hop}"
             )
-        self.head = (
-            InverseSTFTHead(channels, vocoder.istft_n_fft, hop) if vocoder.istft_hop else WaveHead(channels)
-        )
+        self.head = InverseSTFTHead(channels, vocoder.istft_n_fft, hop)
         self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.latent_dim))
         name_modules(self)

@@ -52,9 +52,29 @@ luke max mia noah oliver pat philip rosa stuart ted tim toby
 """.split()
 )
 
-TRAIN_NAMES = COMMON_NAMES * 4 + tuple(
-    n for n in RARE_NAMES if n not in COMMON_NAMES
-)  # seven of ten are common
+
+def invented_names(n: int) -> tuple[str, ...]:
+    """`n` names that nobody has, of one to three syllables: what cannot be known must be heard, and copied."""
+    rng = np.random.default_rng(0)
+    starts = "b br c ch cl d dr f fl g gr h j k l m n p pr r s sh st t tr v w z".split()
+    vowels, middles = "a a e e i o u ai ee oo ou".split(), "b d g k l ll m n nd nt r rr s t v".split()
+    ends = (*"a ie o y er en on in ick ell".split(), "")
+    closings = "n l r s m t d x ck nd th".split()
+    names: dict[str, None] = {}
+    while len(names) < n:
+        name = pick(rng, starts) + pick(rng, vowels)
+        for _ in range(int(rng.integers(0, 3))):
+            name += pick(rng, middles) + pick(rng, vowels[:7])
+        name += pick(rng, closings) + (pick(rng, ends) if len(name) < 4 else "")
+        if 3 <= len(name) <= 8 and name not in TEST_NAMES:
+            names[name] = None
+    return tuple(names)
+
+
+INVENTED_NAMES = invented_names(1000)
+TRAIN_NAMES = (
+    COMMON_NAMES * 8 + tuple(n for n in RARE_NAMES if n not in COMMON_NAMES) + INVENTED_NAMES
+)  # half are common, four of ten invented
 
 ONES = tuple(
     """

@@ -14,7 +14,7 @@ export OMP_NUM_THREADS=1
 $PY -m michiai.training.tokenizer --out "$RUN/tokenizer"
 $PY -m michiai.training.text --tokenizer "$RUN/tokenizer" --out "$RUN/table" --steps 900 --batch 32 --lr 2e-3
 $PY -m michiai.training.text --tokenizer "$RUN/tokenizer" --init "$RUN/table/model.safetensors" --out "$RUN/text" \
-  --steps 1400 --batch 64 --lr 1.5e-3 --warmup 40 --weight-decay 0.05
+  --steps 1900 --batch 64 --lr 1.5e-3 --warmup 40 --weight-decay 0.05
 
 # 2. sound: two-channel dialogues, and wide speech
 LISTEN_DATA=("$RUN/data/train")
@@ -25,25 +25,21 @@ if [ -n "$TEXTS" ]; then
   LISTEN_DATA+=("$RUN/data/wide")
 fi
 
-# 3. parts: codec and then the vocoder on its frozen latents; listen head
-(
-  $PY -m michiai.training.codec --data "$RUN/data/train" $SPEECH --out "$RUN/codec" --steps 2300
-  $PY -m michiai.vocoder.train --data "$RUN/data/train" $SPEECH --codec "$RUN/codec/model.safetensors" --out "$RUN/vocoder" \
-    --steps 1500 --wave-frames 20 --lr 1e-3 --warmup 5
-) &
+# 3. parts: codec and vocoder together; listen head
+$PY -m michiai.training.codec --data "$RUN/data/train" $SPEECH --share 0.06 --out "$RUN/codec" --steps 7800 --wave-frames 20 --warmup 60 &
 PARTS=$!
 $PY -m michiai.training.listen --data "${LISTEN_DATA[@]}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
-  --out "$RUN/listen" --steps 10600 --batch 10 --clip-frames 96 --lr 1.3e-3 --warmup 80
+  --out "$RUN/listen" --steps 17700 --batch 12 --clip-frames 96 --lr 1.3e-3 --warmup 80
 wait $PARTS
 
 # 4. everything together
 $PY -m michiai.training.prepare --data "$RUN/data/train" --codec "$RUN/codec/model.safetensors" \
   --listen "$RUN/listen/model.safetensors" --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames"
 $PY -m torch.distributed.run --standalone --nproc_per_node 2 -m michiai.training.duplex --device cpu --text "$RUN/text/model.safetensors" --frames "$RUN/frames" --tokenizer "$RUN/tokenizer" \
-  --out "$RUN/duplex" --steps 3000 --batch 32 --lr 1.2e-3 --warmup 40
+  --out "$RUN/duplex" --steps 3100 --batch 32 --lr 1.1e-3 --warmup 30
 
 # 5. the model folder
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model
 $PY "$HERE/scripts/assemble.py" --codec "$RUN/codec/model.safetensors" --listen "$RUN/listen/model.safetensors" \
-  --duplex "$RUN/duplex/model.safetensors" --vocoder "$RUN/vocoder/model.safetensors" --tokenizer "$RUN/tokenizer" \
+  --duplex "$RUN/duplex/model.safetensors" --vocoder "$RUN/codec/model.safetensors" --tokenizer "$RUN/tokenizer" \
   --default-voice "$RUN/voice.wav" --out "$RUN/nano"

@@ -43,8 +43,7 @@ def shapes(config: MichiAIConfig) -> dict[str, str]:
         "Backbone: text LLM": f"{text.model_type}, {text.num_hidden_layers} x {text.hidden_size}, {text.vocab_size:,} pieces",
         "Backbone: projections": "what lets it hear and speak",
         "Speak head": f"AdaLN MLP, {speak.depth} x {speak.width}, rectified flow",
-        "Vocoder": f"HiFi-GAN generator, trunk {vocoder.width}, upsampling {rates}"
-        + (", inverse STFT" if vocoder.istft_hop else ""),
+        "Vocoder": f"HiFi-GAN generator, trunk {vocoder.width}, upsampling {rates}, inverse STFT",
         "Codec encoder": f"convolutions {codec.width} wide, {codec.latent_dim} latents at {config.frame_rate:g} Hz",
         "Total": f"{config.sampling_rate // 1000} kHz",
     }

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from michiai.backbone_michiai import Backbone
+from michiai.backbone_michiai import Backbone, newest_words
 from michiai.streaming_michiai import StreamState
 
 from helpers import tiny_config
@@ -114,11 +114,25 @@ def test_an_absent_stream_adds_nothing(backbone: Backbone) -> None:
     x = backbone.embed_frames(heard, zero, latents, zero)
     assert torch.equal(x, backbone.listen_proj(heard) + backbone.latent_proj(latents))
     own = torch.tensor([[0, 4, 0]])
-    assert torch.allclose(
-        backbone.embed_frames(heard, zero, latents, own) - x,
-        backbone.embed_text(own) * (own > 0)[..., None],
-        atol=1e-6,
-    )
+    added = backbone.embed_frames(heard, zero, latents, own) - x
+    word = backbone.embed_text(torch.tensor([4])) + backbone.since[:2]  # it is held, and ages
+    assert torch.allclose(added[0], torch.cat([torch.zeros_like(word[:1]), word]), atol=1e-6)
+
+
+def test_frames_hold_the_newest_word_and_its_age() -> None:
+    user = torch.tensor([[0, 7, 0, 0, 8, 0, 0]])
+    own = torch.tensor([[0, 0, 0, 3, 4, 0, 0]])
+    words, since = newest_words(user, own)
+    assert words.tolist() == [[0, -7, -7, 3, 4, 4, 4]]
+    assert since.tolist() == [[1, 0, 1, 0, 0, 1, 2]]
+    for cut in range(1, 7):  # the same in two pieces
+        first = newest_words(user[:, :cut], own[:, :cut])
+        past = torch.stack([first[0][:, -1], first[1][:, -1]], 1)
+        second = newest_words(user[:, cut:], own[:, cut:], past)
+        assert torch.equal(torch.cat([first[0], second[0]], 1), words)
+        assert torch.equal(torch.cat([first[1], second[1]], 1), since)
+    frame = torch.tensor([[True, True, False, True, True, True, False]])  # what is no frame takes no time
+    assert newest_words(user, own, frame=frame)[1].tolist() == [[1, 0, 0, 0, 0, 1, 1]]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from michiai.streaming_michiai import (
     StreamState,
     name_modules,
 )
-from michiai.vocoder_michiai import InverseSTFTHead, Vocoder, WaveHead
+from michiai.vocoder_michiai import InverseSTFTHead, Vocoder
 
 WINDOW = 12
 STEPS = 46  # several windows
@@ -30,10 +30,10 @@ def small_config() -> MichiAIConfig:
     return MichiAIConfig(codec_config=codec, vocoder_config=vocoder)
 
 
-def v1_config() -> MichiAIConfig:
-    """Ends in a waveform convolution, with paired residual blocks, as HiFi-GAN V1."""
-    vocoder = {"width": 16, "depth": 1, "upsample_rates": [8, 5, 4], "upsample_widths": [8, 8, 4]}
-    vocoder |= {"resblock_kernels": [3, 5], "resblock_pairs": True, "istft_hop": 0}
+def paired_config() -> MichiAIConfig:
+    """Two stages of upsampling, with paired residual blocks, as in HiFi-GAN V1."""
+    vocoder = {"width": 16, "depth": 1, "upsample_rates": [8, 5], "upsample_widths": [8, 8]}
+    vocoder |= {"resblock_kernels": [3, 5], "resblock_pairs": True, "istft_hop": 4, "istft_n_fft": 16}
     return MichiAIConfig(vocoder_config=vocoder)
 
 
@@ -64,7 +64,6 @@ PARTS: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int], Tensor], in
     "convnext": (lambda: ConvNeXtBlock(16), lambda b, t: torch.randn(b, t, 16), 1, 1, 1, 1),
     "mel": (lambda: LogMel(16_000, 512, 160, 80), lambda b, t: torch.randn(b, 160 * t) / 9, 1, 2, 160, 1),
     "inverse stft": (lambda: InverseSTFTHead(8, 64, 16), lambda b, t: torch.randn(b, t, 8), 1, 1, 1, 16),
-    "wave": (lambda: WaveHead(8), lambda b, t: torch.randn(b, t, 8), 1, 1, 1, 1),
     "encoder": (
         lambda: AudioEncoder(small_config()),
         lambda b, t: torch.randn(b, 1280 * t) / 9,
@@ -74,7 +73,7 @@ PARTS: dict[str, tuple[Callable[[], nn.Module], Callable[[int, int], Tensor], in
         1,
     ),
     "vocoder": (lambda: Vocoder(small_config()), lambda b, t: torch.randn(b, t, 8), 1, 1, 1, 1280),
-    "vocoder v1": (lambda: Vocoder(v1_config()), lambda b, t: torch.randn(b, t, 32), 1, 1, 1, 1280),
+    "vocoder, paired blocks": (lambda: Vocoder(paired_config()), lambda b, t: torch.randn(b, t, 32), 1, 1, 1, 1280),
 }
 
 

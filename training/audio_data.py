@@ -143,7 +143,7 @@ class ListenBatches:
         frame_size: int = 1280,
         sampling_rate: int = 16_000,
         shares: tuple[float, float, float] = (0.45, 0.1, 0.45),
-        shuffled: float = 0.25,
+        shuffled: float = 0.45,
     ) -> None:
         self.shards, self.tokenizer = shards, tokenizer
         self.n_frames, self.delay = n_frames, delay

@@ -39,7 +39,7 @@ class Clips:
         sampling_rate: int,
         speech: Path | None = None,
         share: float = 0.2,
-        model_channel: float = 0.65,
+        model_channel: float = 0.9,
     ) -> None:
         self.n_samples, self.sampling_rate, self.model_channel = n_samples, sampling_rate, model_channel
         self.sources = []

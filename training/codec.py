@@ -90,11 +90,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     stage = Autoencoder(config, args.kl_weight, args.wave_frames, args.wave_from)
     if args.init:
-        load_part(stage, args.init)
+        load_part(stage, args.init, new=("mel_head",))  # which a released file does not hold
     n_frames = round(args.seconds * config.frame_rate)
     clips = Clips(args.data, n_frames * config.frame_size, config.sampling_rate, args.speech, args.share)
-    fit(stage, clips, args)
-    measure_latents(stage.cpu(), clips)
+    fit(stage, clips, args, ema=0.998)
+    load_part(stage.cpu(), args.out / "model.safetensors")  # the average of the weights
+    measure_latents(stage, clips)
     save_tensors(args.out / "model.safetensors", stage.state_dict(), step=args.steps)
     print(f"latent deviation {stage.codec.latent_std.min():.3f} to {stage.codec.latent_std.max():.3f}")
 

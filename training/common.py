@@ -190,4 +190,5 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
             checkpoint.save(stage_step)
             save_tensors(args.out / "model.safetensors", weights(stage, average), step=stage_step)
             plot_losses(log)
+    accelerator.wait_for_everyone()  # a process that leaves while another still writes lets that one hang
     accelerator.end_training()

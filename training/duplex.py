@@ -42,7 +42,7 @@ class DuplexStage(nn.Module):
         """Rows of all kinds of positions -> backbone input [n, P, D]."""
         b, kind = self.backbone, batch["kind"][..., None]
         latents = self.noisy(batch["latent"], batch["kind"] == FRAME)
-        frames = b.embed_frames(batch["heard"], batch["user"], latents, batch["own"])
+        frames = b.embed_frames(batch["heard"], batch["user"], latents, batch["own"], frame=batch["kind"] == FRAME)
         x = torch.where(kind == TEXT, b.embed_text(batch["text"]), b.embed_latents(latents))
         return torch.where(kind == FRAME, frames, x)
 
@@ -98,7 +98,7 @@ def main() -> None:
     config = MichiAIConfig(text_config=nano_text_config(len(tokenizer)))
     stage = DuplexStage(config)
     if args.text:
-        load_part(stage.backbone, args.text, "backbone.", new=("nothing", "user_mark", "listen_proj", "latent_proj"))
+        load_part(stage.backbone, args.text, "backbone.", new=("nothing", "user_mark", "since", "listen_proj", "latent_proj"))
     if args.init:
         load_part(stage, args.init)
     stage.backbone.language_model.get_input_embeddings().requires_grad_(False)

@@ -63,7 +63,7 @@ class Preparer(nn.Module):
         self.config, self.tokenizer, self.listen = config, tokenizer, None
         self.codec, backbone = AudioEncoder(config), Backbone(config)
         load_part(self.codec, codec, "codec.")
-        load_part(backbone, table, "backbone.", new=("nothing",))
+        load_part(backbone, table, "backbone.", new=("nothing", "since"))
         self.table = backbone.table.detach()
         if listen:
             self.listen = ListenHead(config, config.text_config.hidden_size)
