@@ -248,7 +248,7 @@ def test_a_cloned_voice_is_nearer_to_its_reference(address, tmp_path: Path) -> N
     """Upload, clone, keep, talk: the answer sounds more like the reference than the default voice's does."""
     from michiai.evaluation.referees import at_rate, embed_speaker, segments
 
-    reference = ROOT / "examples" / "voice_ada.wav"  # a woman: the default voice is a man's, as ben is
+    reference = ROOT / "examples" / "voice_ada.wav"
     question = QUESTIONS["question"]
     audio = speech(question["text"], question["voice"])
     answers = []
