@@ -251,6 +251,7 @@ def test_a_cloned_voice_is_nearer_to_its_reference(address, tmp_path: Path) -> N
     reference = ROOT / "examples" / "voice_ada.wav"
     question = QUESTIONS["question"]
     audio = speech(question["text"], question["voice"])
+    audio = np.concatenate([audio, np.zeros(int(3.5 * 16_000), np.float32), audio])  # two answers tell a voice better
     answers = []
     with browser.browser() as chromium:
         page = open_page(chromium, address, mouth=True)
@@ -275,6 +276,7 @@ def test_a_cloned_voice_is_nearer_to_its_reference(address, tmp_path: Path) -> N
             page.wait_for_timeout(500)
             say(page, audio, 16_000)
             wait_words(page, "own")
+            page.wait_for_timeout(1000 * len(audio) / 16_000)
             wait_silent(page)
             answers.append(at_rate(recorded(page)[0], browser.RATE))
             page.click("#michi-talk")
