@@ -222,6 +222,14 @@ def test_saved_and_loaded(fast: MichiAIModel, tmp_path: Path) -> None:
     assert sizes[0] > 0 and (tmp_path / "model.safetensors").stat().st_size < 1.1 * sizes[0] + 100_000
 
 
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mapped files")
+def test_a_loaded_fast_model_lets_its_file_go(fast: MichiAIModel, tmp_path: Path) -> None:
+    fast.save_pretrained(tmp_path)
+    loaded = MichiAIModel.from_pretrained(str(tmp_path))
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text(), "the whole file stays in memory"
+    assert loaded.config.optimized
+
+
 def test_optimised_when_loaded_and_in_a_session(folder: Path) -> None:
     model = MichiAIModel.from_pretrained(folder).optimize("cpu-int8")
     with model.session(context="the train leaves at nine") as session:
