@@ -146,17 +146,11 @@ class Backbone(nn.Module):
         words, since = newest_words(user_text, own_text, past, frame)
         if state is not None:
             state["backbone.newest"] = torch.stack([words[:, -1], since[:, -1]], 1)
-        both = ((user_text > 0) & (own_text > 0)).unsqueeze(-1)
-        x = self.listen_proj(heard) + self.latent_proj(latents) + both * self._user_word(user_text)
-        x = x + torch.where((words < 0).unsqueeze(-1), self._user_word(-words), self._own_word(words))
-        age = nn.functional.embedding(since.clamp(max=SINCE - 1), self.since)
-        return x + (words != 0).unsqueeze(-1) * age
-
-    def _own_word(self, tokens: Tensor) -> Tensor:
-        return (tokens > 0).unsqueeze(-1) * self.embed_text(tokens.clamp(min=0))
-
-    def _user_word(self, tokens: Tensor) -> Tensor:
-        return self.embed_text(tokens.clamp(min=0)) + self.user_mark
+        held, both = (mask.unsqueeze(-1) for mask in (words != 0, (user_text > 0) & (own_text > 0)))
+        word = self.embed_text(words.abs()) + (words < 0).unsqueeze(-1) * self.user_mark
+        x = self.listen_proj(heard) + self.latent_proj(latents)
+        x = x + both * (self.embed_text(user_text) + self.user_mark) + held * word
+        return x + held * nn.functional.embedding(since.clamp(max=SINCE - 1), self.since)
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """What the LLM would write next: [..., D] -> [..., V]."""

@@ -40,11 +40,12 @@ class DuplexStage(nn.Module):
 
     def positions(self, batch: dict[str, Tensor]) -> Tensor:
         """Rows of all kinds of positions -> backbone input [n, P, D]."""
-        b, kind = self.backbone, batch["kind"][..., None]
-        latents = self.noisy(batch["latent"], batch["kind"] == FRAME)
-        frames = b.embed_frames(batch["heard"], batch["user"], latents, batch["own"], frame=batch["kind"] == FRAME)
-        x = torch.where(kind == TEXT, b.embed_text(batch["text"]), b.embed_latents(latents))
-        return torch.where(kind == FRAME, frames, x)
+        b, frame = self.backbone, batch["kind"] == FRAME
+        latents = self.noisy(batch["latent"], frame)
+        frames = b.embed_frames(batch["heard"], batch["user"], latents, batch["own"], frame=frame)
+        text = (batch["kind"] == TEXT)[..., None]
+        x = torch.where(text, b.embed_text(batch["text"]), b.embed_latents(latents))
+        return torch.where(frame[..., None], frames, x)
 
     def noisy(self, latents: Tensor, history: Tensor) -> Tensor:
         """Noise on the own past, so that errors do not pile up (CALM, arXiv 2509.06926): sqrt(k) eps + sqrt(1 - k) z."""
