@@ -1,50 +1,41 @@
-"""Backbone: a text LLM taken as it is, whose positions can also be frames of a conversation.
+"""Backbone: a text LLM taken as it is, through which a conversation goes in two lanes.
 
-    x[t] = listen_proj(e[t]) + (E(user_text[t]) + user_mark) + latent_proj(z[t-1]) + E(own_text[t-1]) + since[n]
+The text lane holds what a text LLM would read: the prompt, the user's words and one's own, each as it becomes known, at
+one position each. Text sees text alone, so its hidden states, and what they say comes next, are the text LLM's, whatever
+is heard meanwhile. The sound lane holds the voice prompt and then, every 80 ms, a frame
 
-Until the next word, frames hold the newest one, and `since` tells for how many frames n it has been the newest: most
-frames bring no word, and a frame without one would have to look for its place in the sentence before it could go on.
-A stream without sound adds nothing, and a position that holds text alone goes through the LLM's own
-weights and nothing else: at warm start its logits are the text LLM's.
+    x[t] = listen_proj(e[t]) + latent_proj(z[t-1]) + E(newest word) + since[n]
 
-Memory of a conversation: the prompt's keys and values for good, and a ring of the newest `window` positions.
-The prompt stays at a bounded distance from the newest frame, as in StreamingLLM (arXiv 2309.17453): once the
-ring is full, its keys are turned along by as many positions as have been forgotten.
+which sees the text, the voice and the frames before it. The text lane knows what to say; a frame knows when, and how it
+sounds. With h[t] of the frame and w of the newest text (c: something new is said, of the kind word, <turn> or <done>),
 
-B batch, T positions, D width, V vocabulary, H key-value heads, S layers, P prompt positions.
+    p(token | t) = p(word | h[t], w) p(token | w) + p(c = token | h[t], w).
+
+A frame stands at the position of the newest text and holds its newest word; `since` tells for how many frames n it has
+been that. A stream without sound adds nothing.
+
+Memory of a conversation: the prompt's keys and values for good, the newest `text_window` words and `window` frames.
+The prompt stays at a bounded distance from the newest text, as in StreamingLLM (arXiv 2309.17453): once words are
+forgotten, queries see its keys as many positions nearer.
+
+B batch, T positions, D width, V vocabulary, H key-value heads, S layers, P prompt slots, K slots in all.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from .configuration_michiai import MichiAIConfig
-from .decode_michiai import decode, empty_memory, layers_first, look_back
+from .decode_michiai import Past, decode, empty_memory, layers_first
 from .listen_michiai import embed_tokens
-from .streaming_michiai import StreamState, name_modules, rotary_angles, rotate
+from .streaming_michiai import StreamState, name_modules
 
+EMPTY, TEXT, SOUND, ASIDE = 0, 1, 2, 3  # kinds of positions; nothing sees an empty one, an aside is the user's word in an answer
+WORD, TURN, DONE = 1, 2, 3  # kinds of news in a frame; 0: nothing new
 SINCE = 32  # frames for which the age of a word is told exactly
+WAITING = 2  # words that may wait for their place in the text lane
 CHUNK = 128  # positions that are computed at a time: more only take more memory
-
-
-class _Memory:
-    """What the LLM's attention layers see as their cache: a view of one StreamState."""
-
-    is_compileable = False
-
-    def __init__(self, past: Tensor) -> None:
-        self.past = past  # [B, S, 2, H, K, head]
-        self.new: list[Tensor] = []
-
-    def update(
-        self, key: Tensor, value: Tensor, layer: int, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        self.new.append(torch.stack([key, value], dim=1))
-        past_key, past_value = self.past[:, layer].to(key.dtype).unbind(1)
-        return torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
-
-    def get_seq_length(self, layer: int = 0) -> int:
-        return self.past.shape[4]
 
 
 def newest_words(
@@ -71,6 +62,63 @@ def newest_words(
     return words.gather(1, newest), clock[:, 1:] - clock.gather(1, newest)
 
 
+def next_text(own_text: Tensor, user_text: Tensor, state: StreamState, special: dict[str, int]) -> Tensor:
+    """What enters the text lane before a frame: the words of the frame before, the user's first.
+
+    `<user>` follows `<done>`, as it does in plain text; what the user says while one speaks oneself is negative. At most two
+    words enter at a time; of the three that `<done>` may bring about, one waits.
+
+    Args:
+        own_text, user_text: tokens of the frame before [B], 0 where nothing was new.
+        state: the words that wait, and whether one speaks.
+        special: ids of the special tokens.
+    Returns:
+        tokens [B, 2], 0 where there is none.
+    """
+    waiting, speaking = state.get("backbone.waiting"), state.get("backbone.speaking")
+    if waiting is None or speaking is None:
+        waiting, speaking = own_text.new_zeros(len(own_text), WAITING), torch.zeros_like(own_text)
+    ended = (own_text == special["<done>"]).long()
+    new = torch.stack([user_text * (1 - 2 * speaking), own_text, ended * special["<user>"]], 1)
+    queue = torch.cat([waiting, new], 1)
+    queue = queue.gather(1, (queue == 0).long().argsort(dim=1, stable=True))
+    state["backbone.waiting"] = queue[:, 2 : WAITING + 2].clone()
+    state["backbone.speaking"] = (speaking | (own_text == special["<turn>"])) * (1 - ended)
+    return queue[:, :2]
+
+
+def text_lane(user_text: Tensor, own_text: Tensor, special: dict[str, int]) -> Tensor:
+    """`next_text` of whole conversations from their start: tokens [B, T, 2], before each frame.
+
+    Args:
+        user_text: [B, T], tokens heard in the frame.
+        own_text: [B, T], own token of the frame before.
+    """
+    state, before = StreamState(), F.pad(user_text[:, :-1], (1, 0))
+    return torch.stack([next_text(own, user, state, special) for own, user in zip(own_text.T, before.T, strict=True)], 1)
+
+
+def kind_of(tokens: Tensor) -> Tensor:
+    """Kinds of the text lane's positions, as `next_text` gives them: tokens -> EMPTY, TEXT or ASIDE."""
+    return torch.where(tokens > 0, TEXT, torch.where(tokens < 0, ASIDE, EMPTY))
+
+
+def newest_text(hidden: Tensor, kind: Tensor, before: Tensor | None = None) -> Tensor:
+    """Of each position, the hidden state of the newest text, asides left out: an answer goes on after them.
+
+    [B, T, D] -> [B, T, D].
+
+    Args:
+        kind: of the positions [B, T].
+        before: [B, D] the newest text's before these; None: zeros.
+    """
+    if before is None:
+        before = torch.zeros_like(hidden[:, 0])
+    index = torch.arange(1, kind.shape[1] + 1, device=kind.device) * (kind == TEXT)
+    index = index.cummax(1).values[..., None].expand_as(hidden)
+    return torch.cat([before[:, None], hidden], 1).gather(1, index)
+
+
 def quiet_linear(inputs: int, outputs: int, level: float = 0.02) -> nn.Linear:
     """A projection without bias whose output has the deviation `level` on inputs of deviation 1."""
     linear = nn.Linear(inputs, outputs, bias=False)
@@ -79,33 +127,31 @@ def quiet_linear(inputs: int, outputs: int, level: float = 0.02) -> nn.Linear:
 
 
 class Backbone(nn.Module):
-    """The LLM and the four projections that let it hear and speak.
+    """The LLM, the projections that let it hear and speak, and the gate that says when.
 
     Args:
-        config: the whole MichiAIConfig.
+        config: the whole MichiAIConfig; its LLM must be a Llama.
     """
 
     def __init__(self, config: MichiAIConfig) -> None:
         super().__init__()
         text = config.text_config
+        if text.model_type != "llama" or text.rope_parameters["rope_type"] != "default":
+            raise ValueError(
+                f"the text LLM is a {text.model_type!r} with {text.rope_parameters['rope_type']!r} rotary positions; "
+                "expected a 'llama' with 'default' ones"
+            )
         self.language_model = AutoModelForCausalLM.from_config(text)
-        # No biases, and a quiet start: a frame without sound is nothing at all, and at first sound drowns no
-        # word.
+        # No biases, and a quiet start: a stream without sound is nothing at all, and at first sound drowns no word.
         self.listen_proj = quiet_linear(config.listen_config.width, text.hidden_size)
         self.latent_proj = quiet_linear(config.latent_dim, text.hidden_size)
         self.user_mark = nn.Parameter(torch.zeros(text.hidden_size))  # tells the user's words from one's own
         self.since = nn.Parameter(torch.zeros(SINCE, text.hidden_size))  # of a word that has been the newest for so long
-        self.nothing = nn.Linear(
-            text.hidden_size, 1
-        )  # scores "nothing new in this frame", for which an LLM has no token
-        self.window = config.window
+        self.gate = nn.Linear(2 * text.hidden_size, 4)  # nothing new, a word, <turn>, <done>
+        self.special = config.special_tokens
+        self.window, self.text_window = config.window, config.text_window
         self.head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.rope_base = text.rope_parameters["rope_theta"]
-        # A single position takes the lean way of `decode`; False: transformers' forward, the reference.
-        self.lean = (
-            type(self.language_model).__name__ == "LlamaForCausalLM"
-            and text.rope_parameters["rope_type"] == "default"
-        )
         self.memory_dtype: torch.dtype | None = None  # of keys and values; None: that of the activations
         name_modules(self)
 
@@ -115,9 +161,11 @@ class Backbone(nn.Module):
         module = self.language_model.get_input_embeddings()
         return module.weight if isinstance(module, nn.Embedding) else module
 
+    # ---------------------------------------------------------------- what goes in
+
     def embed_text(self, tokens: Tensor) -> Tensor:
-        """Plain text positions: [B, T] -> [B, T, D]."""
-        return embed_tokens(self.table, tokens)
+        """Text positions: [B, T] -> [B, T, D]; a negative token is the user's, while one speaks oneself."""
+        return embed_tokens(self.table, tokens.abs()) + (tokens < 0).unsqueeze(-1) * self.user_mark
 
     def embed_latents(self, latents: Tensor) -> Tensor:
         """Positions of a voice prompt: [B, T, L] -> [B, T, D]."""
@@ -132,7 +180,7 @@ class Backbone(nn.Module):
         state: StreamState | None = None,
         frame: Tensor | None = None,
     ) -> Tensor:
-        """Positions of a conversation.
+        """Frames of a conversation.
 
         Args:
             heard: [B, T, D_listen], the listen head's embeddings e[t]; zeros where there is no sound.
@@ -146,134 +194,122 @@ class Backbone(nn.Module):
         words, since = newest_words(user_text, own_text, past, frame)
         if state is not None:
             state["backbone.newest"] = torch.stack([words[:, -1], since[:, -1]], 1)
-        held, both = (mask.unsqueeze(-1) for mask in (words != 0, (user_text > 0) & (own_text > 0)))
-        word = self.embed_text(words.abs()) + (words < 0).unsqueeze(-1) * self.user_mark
-        x = self.listen_proj(heard) + self.latent_proj(latents)
-        x = x + both * (self.embed_text(user_text) + self.user_mark) + held * word
-        return x + held * nn.functional.embedding(since.clamp(max=SINCE - 1), self.since)
+        word = self.embed_text(words) + F.embedding(since.clamp(max=SINCE - 1), self.since)
+        return self.listen_proj(heard) + self.latent_proj(latents) + (words != 0).unsqueeze(-1) * word
+
+    # ---------------------------------------------------------------- what comes out
 
     def text_logits(self, hidden: Tensor) -> Tensor:
         """What the LLM would write next: [..., D] -> [..., V]."""
         return self.language_model.lm_head(hidden)
 
-    def frame_logits(self, hidden: Tensor) -> Tensor:
-        """What is said in a frame: [..., D] -> [..., V]; id 0 is "nothing new"."""
-        return torch.cat([self.nothing(hidden), self.text_logits(hidden)[..., 1:]], dim=-1)
+    def gate_logits(self, hidden: Tensor, text: Tensor) -> Tensor:
+        """Nothing new, a word, <turn> or <done>: hidden states of frames and of their newest text [..., D] -> [..., 4]."""
+        return self.gate(torch.cat([hidden, text.to(hidden.dtype)], -1)).float()
 
-    def forward(self, x: Tensor, state: StreamState | None = None, prompt: bool = False) -> Tensor:
+    def frame_logits(self, hidden: Tensor, text: Tensor) -> Tensor:
+        """What is said in a frame: log probabilities [..., V]; id 0 is "nothing new". Arguments as of `gate_logits`."""
+        gate = self.gate_logits(hidden, text).log_softmax(-1)
+        words = self.text_logits(text.to(hidden.dtype))[..., 1:].float().log_softmax(-1)
+        logits = torch.cat([gate[..., :1], gate[..., WORD : WORD + 1] + words], dim=-1)
+        for kind, name in ((TURN, "<turn>"), (DONE, "<done>")):
+            token = self.special[name]
+            logits[..., token] = torch.logaddexp(logits[..., token], gate[..., kind])
+        return logits
+
+    def forward(self, x: Tensor, kind: Tensor | None = None, state: StreamState | None = None, prompt: bool = False) -> Tensor:
         """Positions `x` [B, T, D] -> hidden states [B, T, D].
 
         Args:
+            kind: EMPTY, TEXT, SOUND or ASIDE of each position [B, T]; None: all are text.
             state: None for a whole sequence from its start; else the conversation's memory, changed in place.
             prompt: remember these positions for good (they come before all others).
         """
-        if state is None:
+        if kind is None and state is None:
             return self.language_model.model(inputs_embeds=x, use_cache=False).last_hidden_state
+        if kind is None:
+            kind = torch.full(x.shape[:2], TEXT, device=x.device)
+        if state is None:
+            return self._offline(x, kind)
         self.open(x, state)
-        if x.shape[1] == 1 and self.lean and not prompt:
-            return self._one(x, state)
-        return torch.cat([self._chunk(piece, state, prompt) for piece in x.split(CHUNK, dim=1)], dim=1)
+        pieces = zip(x.split(CHUNK, 1), kind.split(CHUNK, 1), strict=True)
+        return torch.cat([self._stream(piece, kinds, state, prompt) for piece, kinds in pieces], dim=1)
 
-    def open(self, x: Tensor, state: StreamState) -> None:
-        """The memory of a new conversation: no slots for a prompt, and a ring that also holds the newest
-        position.
+    def _offline(self, x: Tensor, kind: Tensor) -> Tensor:
+        """A whole sequence by transformers' forward, without an end of memory."""
+        text, sound = (kind == TEXT) | (kind == ASIDE), kind == SOUND
+        seen = (text[:, None] | (sound[:, None] & sound[..., None])).tril()
+        seen = (seen | torch.eye(x.shape[1], dtype=torch.bool, device=x.device))[:, None]
+        if self.language_model.config._attn_implementation == "eager":  # adds its mask
+            seen = torch.zeros(seen.shape, device=x.device).masked_fill(~seen, float("-inf"))
+        positions = (text.cumsum(1) - 1).clamp(min=0)
+        return self.language_model.model(
+            inputs_embeds=x, position_ids=positions, attention_mask=seen, use_cache=False
+        ).last_hidden_state
+
+    # ---------------------------------------------------------------- memory
+
+    def open(self, like: Tensor, state: StreamState) -> None:
+        """The memory of a new conversation, of the batch, type and device of `like`. Its slots: the prompt's (none yet),
+        words, frames, and one for what is empty.
         """
         if "backbone.memory" in state:
             return
-        B, text = x.shape[0], self.language_model.config
-        shape = (B, text.num_hidden_layers, 2, text.num_key_value_heads, self.window + 1, self.head_size)
-        state["backbone.memory"] = empty_memory(x.to(self.memory_dtype or x.dtype), shape)
-        state["backbone.count"] = torch.zeros(
-            B, dtype=torch.long, device=x.device
-        )  # positions so far, the prompt's too
-        state["backbone.prompt_length"] = torch.zeros(B, dtype=torch.long, device=x.device)
-        state["backbone.ring_position"] = torch.zeros(B, self.window + 1, dtype=torch.long, device=x.device)
+        B, text = len(like), self.language_model.config
+        slots, like_memory = self.text_window + self.window + 1, like.to(self.memory_dtype or like.dtype)
+        for name, n in (("backbone.prompt", 0), ("backbone.memory", slots)):
+            shape = (B, text.num_hidden_layers, 2, text.num_key_value_heads, n, self.head_size)
+            state[name] = empty_memory(like_memory, shape)
+        count = {"dtype": torch.long, "device": like.device}
+        state["backbone.held"] = torch.zeros(B, slots, **count)  # which position, from 1; sound negative; 0: none
+        state["backbone.counts"] = torch.zeros(B, 4, **count)  # text and sound in the prompt, words, frames
+        state["backbone.text"] = like.new_zeros(B, text.hidden_size)  # hidden state of the newest text
 
-    def _one(self, x: Tensor, state: StreamState) -> Tensor:
-        """One position [B, 1, D] by `decode`."""
-        memory = state["backbone.memory"] = layers_first(
-            state["backbone.memory"]
-        )  # joined rows may lie otherwise
-        count = state["backbone.count"]
-        past = look_back(
-            memory, state["backbone.prompt_length"], state["backbone.ring_position"], count, self.rope_base
-        )
-        state["backbone.count"] = count + 1
-        return decode(self.language_model.model, x[:, 0], past)[:, None]
-
-    def _chunk(self, x: Tensor, state: StreamState, prompt: bool) -> Tensor:
-        """Positions [B, T, D] by transformers' forward."""
-        B, T, _ = x.shape
-        count = state["backbone.count"]
-        positions = count[:, None] + torch.arange(T, device=x.device)
-        past, ring_position = self._past(state, count)
-        n_prompt = past.shape[4] - ring_position.shape[1]
-        prompted = torch.arange(n_prompt, device=x.device) < state["backbone.prompt_length"][:, None]
-        keys = torch.cat([ring_position, positions], dim=1)[:, None, :]
-        age = positions[:, :, None] - keys
-        recent = (keys >= 0) & (age >= 0) & (age <= (int(count.max()) + T if prompt else self.window))
-        mask = torch.cat([prompted[:, None].expand(B, T, n_prompt), recent], dim=2)[:, None]
-        memory = _Memory(past)
-        hidden = self.language_model.model(
-            inputs_embeds=x,
-            position_ids=positions,
-            attention_mask=mask,
-            past_key_values=memory,
-            use_cache=True,
-        ).last_hidden_state
-        self._remember(torch.stack(memory.new, dim=1), positions, state, prompt)
-        state["backbone.count"] = count + T
+    def _stream(self, x: Tensor, kind: Tensor, state: StreamState, prompt: bool) -> Tensor:
+        """Positions [B, T, D] that follow those of `state`."""
+        past, counts = self._enter(kind, state, prompt)
+        hidden = decode(self.language_model.model, x, past)
+        state["backbone.counts"] = counts
+        state["backbone.text"] = newest_text(hidden, kind, state["backbone.text"])[:, -1]
         return hidden
 
-    def _past(self, state: StreamState, count: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, S, 2, H, P + N, head], and the positions [B, N] of the ring's (-1: empty); N
-        may be 0.
-        """
-        memory, ring_position = state["backbone.memory"], state["backbone.ring_position"]
-        n_prompt = memory.shape[4] - ring_position.shape[1]
-        if not bool(ring_position.any()):
-            return memory[:, :, :, :, :n_prompt], ring_position[:, :0]
-        forgotten = (count - state["backbone.prompt_length"] - self.window).clamp(
-            min=0
-        )  # [B] positions that left the ring
-        if n_prompt and bool(forgotten.any()):
-            cos, sin = rotary_angles(forgotten, self.head_size, self.rope_base)
-            key = memory[:, :, 0, :, :n_prompt].float()
-            memory = memory.clone()
-            memory[:, :, 0, :, :n_prompt] = rotate(key, cos[:, None, None, None], sin[:, None, None, None])
-        return memory, ring_position - 1
-
-    def _remember(self, new: Tensor, positions: Tensor, state: StreamState, prompt: bool) -> None:
-        """Keep `new` [B, S, 2, H, T, head] as prompt or in the ring; ring positions are stored + 1, so that
-        0 is empty.
-        """
-        rows, ring_position = (
-            torch.arange(len(new), device=new.device)[:, None],
-            state["backbone.ring_position"],
-        )
-        n_ring, length = ring_position.shape[1], state["backbone.prompt_length"]
+    def _enter(self, kind: Tensor, state: StreamState, prompt: bool) -> tuple[Past, Tensor]:
+        """What positions `kind` [B, T] see of the past and of each other, their slots being taken; the counts after them."""
+        text, sound = ((kind == TEXT) | (kind == ASIDE)).long(), (kind == SOUND).long()
+        counts = state["backbone.counts"]
+        n_text, n_sound = text.cumsum(1), sound.cumsum(1)
+        words = counts[:, 2:3] + (0 if prompt else n_text)
+        known = counts[:, :2].sum(1, keepdim=True)  # prompt positions
         if prompt:
-            slots = length[:, None] + torch.arange(new.shape[4], device=new.device)
-            state["backbone.memory"] = self._room(state["backbone.memory"], n_ring, int(slots.max()) + 1)
-            state["backbone.prompt_length"] = length + new.shape[4]
-        else:
-            new, positions = new[:, :, :, :, -n_ring:], positions[:, -n_ring:]
-            slots = (positions - length[:, None]) % n_ring
-            ring_position[rows, slots] = positions + 1
-            slots = slots + (state["backbone.memory"].shape[4] - n_ring)
-        memory = state["backbone.memory"]
-        memory[rows, :, :, :, slots] = new.permute(0, 4, 1, 2, 3, 5).to(memory.dtype)
+            slot = known + n_text + n_sound - 1
+            self._room(state, int(slot.max()) + 1)
+        held, n_prompt = state["backbone.held"], state["backbone.prompt"].shape[4]
+        if not prompt:
+            slot = torch.where(sound > 0, self.text_window + (counts[:, 3:] + n_sound - 1) % self.window, (words - 1) % self.text_window)
+            slot = slot + n_prompt
+        slot = torch.where(kind == EMPTY, held.shape[1] - 1, slot)
+        place = slot if prompt else slot - n_prompt  # in its own memory
+        number = counts.sum(1, keepdim=True) + n_text + n_sound
+        held.scatter_(1, slot, number * (text - sound))
+        seen = (held != 0)[:, None] & (held.abs()[:, None] <= number[..., None]) & ((held > 0)[:, None] | (sound > 0)[..., None])
+        seen = seen | (torch.arange(held.shape[1], device=held.device) == slot[..., None])  # itself, if empty too
+        position = (counts[:, :1] + counts[:, 2:3] + n_text - 1).clamp(min=0)
+        forgotten = (words - self.text_window).clamp(min=0)
+        for name in ("backbone.prompt", "backbone.memory"):
+            state[name] = layers_first(state[name])  # joined rows may lie otherwise
+        past = Past.of(
+            state["backbone.prompt"], state["backbone.memory"], prompt, place, seen, position - forgotten, position, self.rope_base
+        )
+        more = torch.stack([n_text[:, -1], n_sound[:, -1]], 1)
+        return past, counts + (F.pad(more, (0, 2)) if prompt else F.pad(more, (2, 0)))
 
-    @staticmethod
-    def _room(memory: Tensor, n_ring: int, wanted: int) -> Tensor:
-        """`memory` [B, S, 2, H, P + N, head] with P of at least `wanted`, in whole chunks: so that few
-        shapes occur.
-        """
-        n_prompt = memory.shape[4] - n_ring
+    def _room(self, state: StreamState, wanted: int) -> None:
+        """At least `wanted` slots for the prompt, in whole chunks: so that few shapes occur."""
+        prompt, held = state["backbone.prompt"], state["backbone.held"]
+        n_prompt = prompt.shape[4]
         more = -(-wanted // CHUNK) * CHUNK - n_prompt
         if more <= 0:
-            return memory
-        room = empty_memory(memory, (*memory.shape[:4], more, memory.shape[5]))
-        return layers_first(
-            torch.cat([memory[:, :, :, :, :n_prompt], room, memory[:, :, :, :, n_prompt:]], dim=4)
-        )
+            return
+        room = empty_memory(prompt, (*prompt.shape[:4], more, prompt.shape[5]))
+        state["backbone.prompt"] = torch.cat([prompt, room], dim=4)
+        state["backbone.held"] = torch.cat([held[:, :n_prompt], held.new_zeros(len(held), more), held[:, n_prompt:]], 1)

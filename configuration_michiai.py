@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 from transformers.models.llama import LlamaConfig
 
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
 
 
 def exact_div(numerator: int, denominator: int, what: str) -> int:
@@ -106,7 +106,8 @@ class MichiAIConfig(PretrainedConfig):
         codec_config, listen_config, speak_config, vocoder_config: the parts, or dicts of them; unknown keys are refused.
         sampling_rate: samples per second of the model's audio, in and out.
         frame_rate: frames per second; one frame is one position of the backbone.
-        window: frames (and injected text) that the backbone's memory holds beside the prompt.
+        window: frames that the backbone's memory holds beside the prompt.
+        text_window: text tokens (said, heard or injected) that it holds beside the prompt.
         max_prompt: positions that the prompt (text and voice) may take.
         spoken_text: text is normalised to spoken form (lower case, numbers as words) before tokenising.
         special_tokens: tokens by name; their ids in the tokenizer.
@@ -115,7 +116,8 @@ class MichiAIConfig(PretrainedConfig):
 
     model_type = "michiai"
     sub_configs = {"text_config": AutoConfig}
-    OWN = ("sampling_rate", "frame_rate", "window", "max_prompt", "spoken_text", "special_tokens", "optimized", "checkpoint_version")
+    OWN = ("sampling_rate", "frame_rate", "window", "text_window", "max_prompt", "spoken_text", "special_tokens", "optimized",
+           "checkpoint_version")
 
     def __init__(
         self,
@@ -127,6 +129,7 @@ class MichiAIConfig(PretrainedConfig):
         sampling_rate: int = 16_000,
         frame_rate: float = 12.5,
         window: int = 375,
+        text_window: int = 256,
         max_prompt: int = 320,
         spoken_text: bool = True,
         special_tokens: dict[str, int] | None = None,
@@ -149,6 +152,7 @@ class MichiAIConfig(PretrainedConfig):
         self.sampling_rate = sampling_rate
         self.frame_rate = frame_rate
         self.window = window
+        self.text_window = text_window
         self.max_prompt = max_prompt
         self.spoken_text = spoken_text
         self.special_tokens = dict(special_tokens or {name: i for i, name in enumerate(SPECIAL_TOKENS)})
@@ -161,7 +165,7 @@ class MichiAIConfig(PretrainedConfig):
 
     def _check(self) -> None:
         """Refuse values of the wrong type, and numbers that do not fit one another."""
-        for name in ("sampling_rate", "window", "max_prompt"):
+        for name in ("sampling_rate", "window", "text_window", "max_prompt"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"config.{name} is {value!r}; expected a whole number of 1 or more")

@@ -1,11 +1,11 @@
-"""One position of a Llama, lean: the same weights as transformers' modules, memory written in place.
+"""A few positions of a Llama, lean: the same weights as transformers' modules, memory written in place.
 
 transformers' own forward builds masks, caches and position tables for every call and sees the past as one
-tensor that is put together anew; for a single position that costs more than its arithmetic. Here the past
-stays where it is, and that the prompt moves along with the conversation (see `backbone_michiai.py`) is a
-turn of the query instead of all keys.
+tensor that is put together anew; for a frame that costs more than its arithmetic. Here the past stays where
+it is, and that the prompt moves along with the conversation (see `backbone_michiai.py`) is a turn of the
+query instead of all keys.
 
-B batch, S layers, H key-value heads, G query heads per key-value head, D width, P prompt slots, N ring slots.
+B batch, T positions, S layers, H key-value heads, G query heads per key-value head, D width, P prompt slots, K slots.
 """
 
 from dataclasses import dataclass
@@ -33,71 +33,56 @@ def empty_memory(like: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 @dataclass
 class Past:
-    """What one position sees of its past; the same for all layers."""
+    """What positions see of their past, and of each other; the same for all layers."""
 
-    memory: Tensor  # [B, S, 2, H, P + N, head], written in place
-    n_prompt: int  # P
-    rows: Tensor  # [B] 0 .. B - 1
-    slot: Tensor  # [B] of the memory, where this position is written
-    mask: Tensor | None  # [B, 1, 1, P + N], added to the scores; None: all is visible
-    cos: Tensor  # [B, 2, 1, head] of this position as the ring sees it, and as the prompt does
+    prompt: Tensor  # [B, S, 2, H, P, head], one of the two is written in place
+    memory: Tensor  # [B, S, 2, H, K - P, head]
+    write_prompt: bool  # which
+    rows: Tensor  # [B, 1] 0 .. B - 1
+    slot: Tensor  # [B, T] where the positions are written
+    mask: Tensor  # [B, 1, T, 1, K], added to the scores
+    cos: Tensor  # [B, T, 2, 1, head] of the positions as the prompt sees them, and as all others do
     sin: Tensor  # the same, its first half negative
 
-
-def look_back(
-    memory: Tensor, prompt_length: Tensor, ring_position: Tensor, count: Tensor, base: float
-) -> Past:
-    """The past of position `count` [B]; marks its slot in `ring_position` [B, N] as taken (stored + 1: 0 is
-    empty).
-    """
-    n_ring, size = ring_position.shape[1], memory.shape[5]
-    n_prompt = memory.shape[4] - n_ring
-    rows = torch.arange(len(count), device=count.device)
-    since = count - prompt_length
-    slot = since % n_ring
-    ring_position.index_put_((rows, slot), count + 1)
-    prompted = torch.arange(n_prompt, device=count.device) < prompt_length[:, None]
-    seen = torch.cat([prompted, ring_position > 0], 1)
-    mask = None
-    if (
-        count.is_cuda or torch.jit.is_tracing() or not bool(seen.all())
-    ):  # to ask a GPU would be to wait for it
-        mask = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, float("-inf"))[:, None, None]
-    near = count - (since - (n_ring - 1)).clamp(
-        min=0
-    )  # the distance to the prompt stops growing once the ring is full
-    cos, sin = rotary_angles(torch.stack([count, near], 1), size, base)
-    cos, sin = torch.cat([cos, cos], -1)[:, :, None], torch.cat([-sin, sin], -1)[:, :, None]
-    return Past(memory, n_prompt, rows, slot + n_prompt, mask, cos, sin)
+    @classmethod
+    def of(
+        cls, prompt: Tensor, memory: Tensor, write_prompt: bool, slot: Tensor, seen: Tensor, near: Tensor, position: Tensor, base: float
+    ) -> "Past":
+        """Slots [B, T], what is seen [B, T, K], positions [B, T] that count towards the prompt's and the others'."""
+        rows = torch.arange(len(slot), device=slot.device)[:, None]
+        mask = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, float("-inf"))
+        cos, sin = rotary_angles(torch.stack([near, position], 2), memory.shape[5], base)
+        cos, sin = torch.cat([cos, cos], -1)[:, :, :, None], torch.cat([-sin, sin], -1)[:, :, :, None]
+        return cls(prompt, memory, write_prompt, rows, slot, mask[:, None, :, None], cos, sin)
 
 
 def _attend(attention: nn.Module, x: Tensor, past: Past, layer: int) -> Tensor:
-    """LlamaAttention of one position: `x` [B, D] -> [B, D]."""
-    B, H, size = len(x), past.memory.shape[3], past.memory.shape[5]
+    """LlamaAttention: `x` [B, T, D] -> [B, T, D]."""
+    B, T, _ = x.shape
+    H, size = past.memory.shape[3], past.memory.shape[5]
     query, key, value = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
-    both = torch.cat([query * attention.scaling, key], -1).view(B, 1, -1, size)
+    both = torch.cat([query * attention.scaling, key], -1).view(B, T, 1, -1, size)
     both = torch.addcmul(both * past.cos, both.roll(size // 2, -1), past.sin).to(
         past.memory.dtype
-    )  # [B, 2, heads, head]
-    memory = past.memory[:, layer]
-    memory[past.rows, :, :, past.slot] = torch.stack(
-        [both[:, 0, -H:], value.view(B, H, size).to(both.dtype)], 1
+    )  # [B, T, 2, heads, head]
+    written = (past.prompt if past.write_prompt else past.memory)[:, layer]
+    written[past.rows, :, :, past.slot] = torch.stack(
+        [both[:, :, 1, -H:], value.view(B, T, H, size).to(both.dtype)], 2
     )
-    query = both[:, :, :-H].reshape(B, 2, H, -1, size).transpose(1, 2).flatten(2, 3)  # [B, H, 2 G, head]
-    keys, values = (part.flatten(0, 1) for part in memory.unbind(1))
-    # All keys are multiplied by both queries (they are read once), then each part keeps its own.
-    ring, prompt = torch.bmm(query.flatten(0, 1), keys.transpose(1, 2)).chunk(2, 1)  # [B * H, G, P + N]
-    scores = torch.cat([prompt[:, :, : past.n_prompt], ring[:, :, past.n_prompt :]], -1)
-    if past.mask is not None:
-        scores = (scores.unflatten(0, (B, H)) + past.mask).flatten(0, 1)
-    weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
-    return attention.o_proj(torch.bmm(weights, values).view(B, -1).to(x.dtype))
+    query = both[:, :, :, :-H].reshape(B, T, 2, H, -1, size).permute(2, 0, 3, 1, 4, 5)  # [2, B, H, T, G, head]
+    parts = [part[:, layer].movedim(1, 0).flatten(1, 2) for part in (past.prompt, past.memory)]  # [2, B H, slots, head]
+    queries = query.reshape(2, B * H, -1, size)
+    scores = torch.cat([torch.bmm(q, keys.transpose(1, 2)) for q, (keys, _) in zip(queries, parts, strict=True)], -1)
+    scores = scores.view(B, H, T, -1, scores.shape[-1]) + past.mask
+    weights = scores.softmax(-1, dtype=torch.float32).to(past.memory.dtype).view(B * H, -1, scores.shape[-1])
+    weights = weights.split([keys.shape[1] for keys, _ in parts], -1)
+    y = sum(torch.bmm(w, values) for w, (_, values) in zip(weights, parts, strict=True))
+    y = y.view(B, H, T, -1, size)
+    return attention.o_proj(y.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
 
 
 def decode(llama: nn.Module, x: Tensor, past: Past) -> Tensor:
-    """LlamaModel of one position: `x` [B, D] -> hidden states [B, D]; its keys and values are written to the
-    ring.
-    """
+    """LlamaModel of a few positions: `x` [B, T, D] -> hidden states [B, T, D]; keys and values are written to memory."""
 
     def norm(module: nn.Module, x: Tensor) -> Tensor:
         # RMSNorm(x) is the first half of LayerNorm(x, -x), whose mean is 0; PyTorch's CPU kernels know only

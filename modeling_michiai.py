@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from .backbone_michiai import Backbone
+from .backbone_michiai import SOUND, TEXT, Backbone, kind_of, newest_text, next_text, text_lane
 from .codec_michiai import AudioEncoder
 from .configuration_michiai import MichiAIConfig
 from .listen_michiai import ListenHead, greedy_text
@@ -40,7 +40,7 @@ class StepOutput:
     own_text: Tensor  # [B] token, 0 where nothing is new
     user_text: Tensor  # [B] token, 0 where nothing is new
     turn_probability: Tensor  # [B] that the user has finished
-    text_logits: Tensor  # [B, V] of own_text
+    text_logits: Tensor  # [B, V] log probabilities of own_text
     latent: Tensor  # [B, L]
 
 
@@ -104,23 +104,29 @@ class MichiAIModel(PreTrainedModel):
 
         Args: as of `Backbone.embed_frames`.
         Returns:
-            logits of own text [B, T, V] and hidden states [B, T, D], the speak head's condition.
+            log probabilities of own text [B, T, V] and hidden states [B, T, D], the speak head's condition.
         """
-        hidden = self.backbone(self.backbone.embed_frames(heard, user_text, latents, own_text))
-        return self.backbone.frame_logits(hidden), hidden
+        lane = text_lane(user_text, own_text, self.config.special_tokens)
+        frames = self.backbone.embed_frames(heard, user_text, latents, own_text)
+        x = torch.cat([self.backbone.embed_text(lane), frames[:, :, None]], 2).flatten(1, 2)
+        kind = torch.cat([kind_of(lane), torch.full_like(lane[:, :, :1], SOUND)], 2).flatten(1, 2)
+        hidden = self.backbone(x, kind)
+        text = newest_text(hidden, kind)[:, 2::3]
+        return self.backbone.frame_logits(hidden[:, 2::3], text), hidden[:, 2::3]
 
     @torch.inference_mode()
     def prompt(self, state: StreamState, tokens: Tensor, voice: Tensor) -> None:
         """Put text [B, T] and then a voice's latents [B, T', L] before all frames of `state`."""
         x = [self.backbone.embed_text(tokens), self.backbone.embed_latents(voice)]
-        x = torch.cat(x, dim=1)
+        kind = [torch.full(x[0].shape[:2], TEXT, device=voice.device), torch.full(x[1].shape[:2], SOUND, device=voice.device)]
+        x, kind = torch.cat(x, dim=1), torch.cat(kind, dim=1)
         if x.shape[1]:
-            self.backbone(x, state, prompt=True)
+            self.backbone(x, kind, state, prompt=True)
 
     @torch.inference_mode()
     def inject(self, state: StreamState, tokens: Tensor) -> None:
         """Put text [B, T] between two frames."""
-        self.backbone(self.backbone.embed_text(tokens), state)
+        self.backbone(self.backbone.embed_text(tokens), state=state)
 
     @torch.inference_mode()
     def step(
@@ -157,7 +163,7 @@ class MichiAIModel(PreTrainedModel):
         shape.
         """
         if self.runner is not None:
-            like, batch = self.default_voice, len(state["backbone.count"]) if state else 1
+            like, batch = self.default_voice, len(state["backbone.counts"]) if state else 1
             audio = torch.zeros(batch, self.config.frame_size, device=like.device)
             self.runner.ready(audio, state, like.new_zeros(batch, self.config.latent_dim), flow_steps)
 
@@ -176,9 +182,11 @@ class MichiAIModel(PreTrainedModel):
             }
         heard = self.listen(audio, self.backbone.embed_text(memory["user_text"]), state)
         user_text = greedy_text(heard, self.backbone.table)
+        words = next_text(memory["own_text"][:, 0], memory["user_text"][:, 0], state, self.config.special_tokens)
         x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"], state)
-        hidden = self.backbone(x, state)
-        logits = self.backbone.frame_logits(hidden)[:, -1].float()
+        kind = torch.cat([kind_of(words), torch.full_like(words[:, :1], SOUND)], 1)
+        hidden = self.backbone(torch.cat([self.backbone.embed_text(words).to(x.dtype), x], 1), kind, state)[:, 2:]
+        logits = self.backbone.frame_logits(hidden[:, 0], state["backbone.text"])
         latent = self.speak_head(hidden, noise[:, None], flow_steps)
         sound = self.vocoder(latent, state)
         own_text = logits.argmax(-1)

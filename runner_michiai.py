@@ -26,8 +26,8 @@ WARM_UP = 3
 
 
 def shape_of(audio: Tensor, state: StreamState, flow_steps: int) -> tuple[int, ...]:
-    """What a record is made for: batch, slots of the prompt and ring, flow steps."""
-    return len(audio), state["backbone.memory"].shape[4], flow_steps
+    """What a record is made for: batch, slots of the prompt, flow steps."""
+    return len(audio), state["backbone.prompt"].shape[4], flow_steps
 
 
 class _Frame(nn.Module):
@@ -61,7 +61,7 @@ class TraceRunner:
 
     def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> tuple[int, ...]:
         """Record the frame for such conversations, if that is not done; -> its key."""
-        self.model.backbone.open(noise[:, None], state)
+        self.model.backbone.open(noise, state)
         key = shape_of(audio, state, flow_steps)
         if key not in self.traces:
             self.traces[key] = self._trace(audio, state.fork(), noise, flow_steps)
@@ -170,7 +170,7 @@ class GraphRunner:
 
     def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> tuple[int, ...]:
         """Record the frame for such conversations, if that is not done; -> its key."""
-        self.model.backbone.open(noise[:, None], state)
+        self.model.backbone.open(noise, state)
         key = shape_of(audio, state, flow_steps)
         if key not in self.lent:
             self.lent[key] = _Lent(self.model, {"audio": audio, "noise": noise}, state, flow_steps)

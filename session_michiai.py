@@ -1,10 +1,9 @@
 """One conversation: the frame clock, the prompt, and all memory between frames.
 
-    session = model.session(context="the train leaves at nine.")
+    session = model.session(context="the train to paris leaves at nine.")
     for frame in session.push(pcm, sampling_rate=48000): ...
 """
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,15 +26,12 @@ class GenerationOptions:
     noise_temperature: float | None = None  # variance of the flow's noise; None: as the checkpoint says
     text_temperature: float = 0.0  # 0: the most likely token
     say_threshold: float = 0.3  # probability of "something new" from which a token is said: its time is uncertain, so it stays low
-    repetition_penalty: float = 8.0  # the odds of the word said last fall by this factor until another is said; 1: they stay
     max_answer_seconds: float = 20.0  # an answer that goes on longer is ended
     max_wait_seconds: float = 3.0  # `converse` waits so long for an answer to begin
 
     def __post_init__(self) -> None:
         if not isinstance(self.flow_steps, int) or not 1 <= self.flow_steps <= 1000:
             raise ValueError(f"flow_steps is {self.flow_steps!r}; expected a whole number from 1 to 1000 (1 is trained for)")
-        if not (isinstance(self.repetition_penalty, int | float) and 1 <= self.repetition_penalty < 1e6):
-            raise ValueError(f"repetition_penalty is {self.repetition_penalty!r}; expected a number of 1 (none) or more")
         for name in ("noise_temperature", "text_temperature", "say_threshold", "max_answer_seconds", "max_wait_seconds"):
             value = getattr(self, name)
             if not (value is None and name == "noise_temperature") and not (isinstance(value, int | float) and 0 <= value < 1e6):
@@ -120,7 +116,7 @@ class DuplexSession:
         self.voice = (voice or Voice(model.default_voice.float().cpu())).check(self.config)
         self.special = self.config.special_tokens
         parts = [f"<{name}> {self.normal(text)}" for name, text in (("instructions", instructions), ("context", context)) if text]
-        self._prompt = self._tokens(" ".join(parts))
+        self._prompt = self._tokens(" ".join([*parts, "<user>"]))
         size = self._prompt.shape[1] + len(self.voice.latents)
         if size > self.config.max_prompt:
             raise ValueError(f"the prompt takes {size} positions ({self._prompt.shape[1]} of text, {len(self.voice.latents)} of voice); "
@@ -139,7 +135,6 @@ class DuplexSession:
         self._pending, self._resampler, self._rate = torch.zeros(0), None, 0
         self._queue: list[int] | None = None  # tokens that `read` wants said
         self.index, self.speaking, self._since = 0, False, 0
-        self._last_word: int | None = None  # its token, while nothing else was said after it
         self.model.prompt(self._state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype))
         self.model.ready(self._state, self.options.flow_steps)
 
@@ -187,10 +182,10 @@ class DuplexSession:
     def inject(self, text: str) -> None:
         """Context that becomes known now; it costs compute, not audio time."""
         self._check_open()
-        tokens = self._tokens(f"<context> {self.normal(text)}")
-        if tokens.shape[1] > self.config.window // 2:
-            raise ValueError(f"the injected text takes {tokens.shape[1]} positions; expected at most {self.config.window // 2}, "
-                             "half of the window: inject it in parts, or shorten it")
+        tokens = self._tokens(f"<context> {self.normal(text)} <user>")
+        if tokens.shape[1] > self.config.text_window // 2:
+            raise ValueError(f"the injected text takes {tokens.shape[1]} positions; expected at most {self.config.text_window // 2}, "
+                             "half of the text window: inject it in parts, or shorten it")
         self.model.inject(self._state, tokens.to(self.model.default_voice.device))
 
     # ---------------------------------------------------------------- sound
@@ -269,8 +264,6 @@ class DuplexSession:
         elif token == self.special["<done>"]:
             self.speaking = False
         text = self._word(token)
-        if token:
-            self._last_word = token if text.startswith(" ") else None
         frame = Frame(self.index, sound, text, self._word(int(out.user_text)), self.speaking,
                       float(out.turn_probability), spent)
         self.index += 1
@@ -290,8 +283,6 @@ class DuplexSession:
             allowed[:] = False
             allowed[:, [special["<pad>"], special["<turn>"]]] = True
         logits = logits.masked_fill(~allowed, float("-inf"))
-        if self._last_word is not None:
-            logits[:, self._last_word] -= math.log(self.options.repetition_penalty)
         if not self._something_new(logits):
             return torch.zeros_like(logits[:, 0], dtype=torch.long)
         logits[:, 0] = float("-inf")

@@ -26,7 +26,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--context",
         metavar="FILE",
-        help="text file with what it should know, for instance 'The train leaves at nine.'",
+        help="text file with what it should know, for instance 'The train to Paris leaves at nine.'",
     )
     p.add_argument(
         "--instructions", default="", metavar="TEXT", help="who it is, for instance 'Your name is Nora.'"

@@ -150,6 +150,9 @@ ASK_NAME = {
         "may i know your name",
         "do you have a name",
         "can you tell me your name",
+        "what are you called",
+        "what do people call you",
+        "how should i call you",
     ),
     "test": ("how are you called", "say your name please"),
 }
@@ -161,6 +164,8 @@ ASK_ROLE = {
         "what is your work",
         "tell me your job",
         "which job do you have",
+        "do you have a job",
+        "what do you do for work",
     ),
     "test": ("what job is yours", "may i know your job"),
 }
@@ -183,6 +188,8 @@ ASK_MY_NAME = {
         "do you know my name",
         "tell me my name",
         "can you say my name",
+        "what am i called",
+        "how do you call me",
     ),
     "test": ("how am i called", "what name do i have"),
 }

@@ -42,7 +42,7 @@ def bytes_of(model: Any, context: int) -> dict[str, int]:
     )  # the table again, for what was heard
     text, element = model.config.text_config, 2 if model.config.optimized else 4
     per_position = 2 * text.num_hidden_layers * text.num_key_value_heads * model.backbone.head_size * element
-    sizes["keys and values"] = per_position * (context + 40 + model.config.window)
+    sizes["keys and values"] = per_position * (context + 40 + model.config.text_window + model.config.window)
     return sizes
 
 

@@ -11,7 +11,7 @@ model = AutoModel.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else str(here
 pcm, rate = soundfile.read(here / "question.wav", dtype="int16")
 
 with model.session(instructions="Your name is Nora.", seed=1) as session:
-    session.inject("The train leaves at nine.")  # costs compute, not audio time
+    session.inject("The train to Paris leaves at nine.")  # costs compute, not audio time
     slowest = 0.0
     for start in range(0, len(pcm), 960):  # chunks of any size, as a microphone gives them
         for frame in session.push(pcm[start : start + 960], sampling_rate=rate):

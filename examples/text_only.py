@@ -10,7 +10,7 @@ model = AutoModel.from_pretrained(repo, trust_remote_code=True)
 processor = AutoProcessor.from_pretrained(repo, trust_remote_code=True)
 
 # a dialogue as text: <user> what the user says <turn> what MichiAI answers <done>
-prompt = "<context> the train leaves at nine . <user> when does the train leave <turn>"
+prompt = "<context> the train to paris leaves at nine . <user> when does the train to paris leave <turn>"
 inputs = processor.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
 ids = model.generate(**inputs, max_new_tokens=20, do_sample=False)
 print(processor.tokenizer.decode(ids[0]))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
-# Stages in brackets run side by side, one core each. The committed weights went through these stages in this order, but in three short legs, each from
+# Stages in brackets run side by side, one core each. The committed weights went through these stages in this order, but in four short legs, each from
 # the weights of the one before (`--init`): LOG.md says what each leg was, how far it got, and what it scored.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
@@ -18,7 +18,7 @@ $PY -m michiai.training.text --tokenizer "$RUN/tokenizer" --init "$RUN/table/mod
 
 # 2. sound: two-channel dialogues, and wide speech
 LISTEN_DATA=("$RUN/data/train")
-$PY -m michiai.data "$RUN/data/train" --hours 12 --seed 1 --split train --workers 2
+$PY -m michiai.data "$RUN/data/train" --hours 36 --seed 1 --split train --workers 2
 $PY -m michiai.data "$RUN/data/test" --hours 1 --seed 1 --split test --workers 2
 if [ -n "$TEXTS" ]; then
   $PY -m michiai.data "$RUN/data/wide" --hours 4 --seed 4 --split train --workers 2 --text "$TEXTS"
@@ -29,14 +29,14 @@ fi
 $PY -m michiai.training.codec --data "$RUN/data/train" $SPEECH --share 0.06 --out "$RUN/codec" --steps 7800 --wave-frames 20 --warmup 60 &
 PARTS=$!
 $PY -m michiai.training.listen --data "${LISTEN_DATA[@]}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
-  --out "$RUN/listen" --steps 17700 --batch 12 --clip-frames 96 --lr 1.3e-3 --warmup 80
+  --out "$RUN/listen" --steps 27500 --batch 12 --clip-frames 96 --lr 1.3e-3 --warmup 80
 wait $PARTS
 
 # 4. everything together
 $PY -m michiai.training.prepare --data "$RUN/data/train" --codec "$RUN/codec/model.safetensors" \
   --listen "$RUN/listen/model.safetensors" --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames"
 $PY -m torch.distributed.run --standalone --nproc_per_node 2 -m michiai.training.duplex --device cpu --text "$RUN/text/model.safetensors" --frames "$RUN/frames" --tokenizer "$RUN/tokenizer" \
-  --out "$RUN/duplex" --steps 3100 --batch 32 --lr 1.1e-3 --warmup 30
+  --out "$RUN/duplex" --steps 4700 --batch 32 --lr 1.1e-3 --warmup 30
 
 # 5. the model folder
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model

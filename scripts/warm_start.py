@@ -64,10 +64,10 @@ def warm_start(
     }
     torch.manual_seed(seed)
     config = MichiAIConfig.from_dict(values)
-    if config.window + config.max_prompt > text.max_position_embeddings:
+    if config.text_window + config.max_prompt > text.max_position_embeddings:
         raise ValueError(
-            f"window {config.window} + max_prompt {config.max_prompt} is more than the {text.max_position_embeddings} "
-            "positions that the LLM knows; choose a smaller window in the preset"
+            f"text_window {config.text_window} + max_prompt {config.max_prompt} is more than the {text.max_position_embeddings} "
+            "positions that the LLM knows; choose a smaller text_window in the preset"
         )
     model = MichiAIModel(config).eval()
     model.backbone.language_model.load_state_dict(llm.state_dict())

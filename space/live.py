@@ -191,7 +191,7 @@ def _text(value: Any, name: str, empty: bool = True) -> str:
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"{name} has {len(text)} characters; expected at most {LONGEST_TEXT}")
     if not text and not empty:
-        raise ValueError("the text is empty; expected a sentence, for instance: the train leaves at nine")
+        raise ValueError("the text is empty; expected a sentence, for instance: the train to paris leaves at nine")
     return text
 
 

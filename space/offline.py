@@ -61,7 +61,7 @@ class Offline:
             audio: what you say, up to 60 s.
             voice: a voice file from /clone; left out: MichiAI's own voice.
             instructions: who it is, for instance "your name is nora."
-            context: what it should know, for instance "the train leaves at nine."
+            context: what it should know, for instance "the train to paris leaves at nine."
 
         Returns:
             the answer, both sides in stereo (you left, MichiAI right), the transcript (rows of start, end,

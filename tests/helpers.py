@@ -18,6 +18,7 @@ TINY = {
     "speak_config": {"width": 16, "depth": 2, "time_features": 8},
     "vocoder_config": {"width": 16, "depth": 1, "upsample_widths": [8], "resblock_kernels": [3], "resblock_dilations": [1, 3]},
     "window": 30,
+    "text_window": 60,
     "max_prompt": 128,
 }  # fmt: skip
 
@@ -37,6 +38,7 @@ def tiny_model(vocab_size: int = 400, seed: int = 0, **changes: object) -> Michi
             p.mul_(4.0 if p.ndim > 1 else 1.0)
         for projection in (model.backbone.listen_proj, model.backbone.latent_proj):
             projection.weight.normal_(0, 0.3)
+        model.backbone.gate.bias.copy_(torch.tensor([0.0, 1.0, 0.5, -6.0]))
         model.default_voice.normal_()
         model.listen.gates.bias.fill_(0.3)
     return model

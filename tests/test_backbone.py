@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from michiai.backbone_michiai import Backbone, newest_words
+from michiai.backbone_michiai import ASIDE, EMPTY, SOUND, TEXT, Backbone, kind_of, newest_text, newest_words, next_text, text_lane
 from michiai.streaming_michiai import StreamState
 
 from helpers import tiny_config
 
-WINDOW = 30
+WINDOW, TEXT_WINDOW = 30, 60
+PROMPT = 40  # a voice of 10 positions after 30 of text
 
 
 @pytest.fixture(scope="module")
@@ -23,89 +24,151 @@ def backbone() -> Backbone:
     return made
 
 
+def kinds(prompt: int, frames: int, words: float = 0.3, rows: int = 1) -> torch.Tensor:
+    """A prompt, then frames, each after a word or an empty position: [rows, prompt + 2 frames]."""
+    made = torch.full((rows, prompt + 2 * frames), SOUND)
+    made[:, : prompt * 3 // 4] = TEXT
+    made[:, prompt::2] = kind_of((torch.rand(rows, frames) < words) * torch.where(torch.rand(rows, frames) < 0.2, -9, 9))
+    return made
+
+
 def in_chunks(
-    backbone: Backbone, x: torch.Tensor, sizes: list[int], state: StreamState, prompt: int = 0
+    backbone: Backbone, x: torch.Tensor, kind: torch.Tensor, sizes: list[int], state: StreamState, prompt: int = 0
 ) -> torch.Tensor:
     """Hidden states of `x` fed in chunks, the first `prompt` positions as a prompt."""
-    pieces = [backbone(x[:, :prompt], state, prompt=True)] if prompt else []
-    pieces += [backbone(piece, state) for piece in x[:, prompt:].split(sizes, dim=1)]
-    return torch.cat(pieces, dim=1)
+    pieces = [backbone(x[:, :prompt], kind[:, :prompt], state, prompt=True)] if prompt else []
+    given = zip(x[:, prompt:].split(sizes, dim=1), kind[:, prompt:].split(sizes, dim=1), strict=True)
+    return torch.cat([*pieces, *(backbone(piece, kinds, state) for piece, kinds in given)], dim=1)
 
 
-@pytest.mark.parametrize("prompt", [0, 1, 40])
-@pytest.mark.parametrize("sizes", [[1] * 30, [30], [7, 1, 22], [29, 1]])
+@pytest.mark.parametrize("prompt", [0, 1, PROMPT])
+@pytest.mark.parametrize("sizes", [[2] * 20, [40], [7, 1, 32], [1] * 40])
 @torch.inference_mode()
-def test_streaming_is_offline_within_the_window(backbone: Backbone, prompt: int, sizes: list[int]) -> None:
-    x = torch.randn(2, prompt + sum(sizes), 32)
-    assert torch.allclose(in_chunks(backbone, x, sizes, StreamState(), prompt), backbone(x), atol=1e-5)
+def test_streaming_is_transformers_forward(backbone: Backbone, prompt: int, sizes: list[int]) -> None:
+    kind = kinds(prompt, 20, rows=2)
+    x, state = torch.randn(*kind.shape, 32), StreamState()
+    hidden, whole = in_chunks(backbone, x, kind, sizes, state, prompt), backbone(x, kind)
+    assert torch.allclose(hidden[kind != EMPTY], whole[kind != EMPTY], atol=1e-5)
+    assert torch.allclose(state["backbone.text"], newest_text(whole, kind)[:, -1], atol=1e-5)
 
 
 @torch.inference_mode()
-def test_past_the_window_memory_is_constant_and_old_frames_are_forgotten(backbone: Backbone) -> None:
-    x = torch.randn(1, 130, 32)
+def test_text_hears_nothing(backbone: Backbone) -> None:
+    """The text lane computes what the LLM computes for the text alone, to the last bit of what frames bring."""
+    kind = kinds(PROMPT, 20)
+    x = torch.randn(*kind.shape, 32)
+    text = (kind[0] == TEXT) | (kind[0] == ASIDE)
+    alone = backbone.language_model.model(inputs_embeds=x[:, text]).last_hidden_state
+    assert torch.allclose(backbone(x, kind)[:, text], alone, atol=1e-5)
+    assert torch.allclose(in_chunks(backbone, x, kind, [2] * 20, StreamState(), PROMPT)[:, text], alone, atol=1e-5)
+
+
+@torch.inference_mode()
+def test_past_the_windows_memory_is_constant_and_the_old_is_forgotten(backbone: Backbone) -> None:
+    kind = kinds(8, 220, words=0.9)
+    x = torch.randn(*kind.shape, 32)
     other = x.clone()
-    other[:, 8:40] = torch.randn(
-        1, 32, 32
-    )  # frames only; the last of them leaves each layer's window in time
+    other[:, 8:60] = torch.randn(1, 52, 32)  # words and frames; the last of them leaves each layer's window in time
     ends, sizes = [], set()
     for row in (x, other):
         state = StreamState()
-        out = [backbone(row[:, :8], state, prompt=True)]
-        for piece in row[:, 8:].split(1, dim=1):
-            out.append(backbone(piece, state))
+        out = [backbone(row[:, :8], kind[:, :8], state, prompt=True)]
+        for piece, kinds_ in zip(row[:, 8:].split(2, dim=1), kind[:, 8:].split(2, dim=1), strict=True):
+            out.append(backbone(piece, kinds_, state))
             sizes.add(tuple(sorted((k, tuple(v.shape)) for k, v in state.items())))
-        ends.append(torch.cat(out, 1)[:, -1])
+        ends.append(out[-1][:, -1])
     assert len(sizes) == 1
     assert torch.allclose(ends[0], ends[1], atol=1e-5)
 
 
 @torch.inference_mode()
 def test_the_prompt_is_never_forgotten(backbone: Backbone) -> None:
-    """Past the window, each prompt position still matters, the first one included."""
-    x = torch.randn(1, 8 + 3 * WINDOW, 32)
-    end = in_chunks(backbone, x, [1] * 3 * WINDOW, StreamState(), 8)[:, -1]
+    """Past the windows, each prompt position still matters, the first one included."""
+    kind = kinds(8, 3 * WINDOW, words=1.0)
+    x, sizes = torch.randn(*kind.shape, 32), [2] * 3 * WINDOW
+    end = in_chunks(backbone, x, kind, sizes, StreamState(), 8)[:, -1]
     for changed in (0, 7):
         other = x.clone()
         other[:, changed] += 1
-        assert not torch.allclose(
-            in_chunks(backbone, other, [1] * 3 * WINDOW, StreamState(), 8)[:, -1], end, atol=1e-3
-        )
+        assert not torch.allclose(in_chunks(backbone, other, kind, sizes, StreamState(), 8)[:, -1], end, atol=1e-3)
 
 
 @torch.inference_mode()
-def test_past_the_window_equals_a_sequence_without_the_forgotten(backbone: Backbone) -> None:
-    """One layer: what is left is exactly the prompt followed by the newest frames."""
+def test_past_the_windows_equals_a_sequence_without_the_forgotten() -> None:
+    """One layer: what is left is exactly the prompt followed by the newest words and frames."""
     one = Backbone(
         tiny_config(60, text_config={**tiny_config(60).text_config.to_dict(), "num_hidden_layers": 1})
     ).eval()
-    x = torch.randn(1, 5 + 70, 32)
-    end = in_chunks(one, x, [1] * 70, StreamState(), 5)[:, -1]
-    left = torch.cat([x[:, :5], x[:, -(WINDOW + 1) :]], dim=1)
-    assert torch.allclose(one(left)[:, -1], end, atol=1e-5)
+    kind = kinds(8, 110, words=0.8)
+    x = torch.randn(*kind.shape, 32)
+    end = in_chunks(one, x, kind, [2] * 110, StreamState(), 8)[:, -1]
+    kept = torch.zeros(kind.shape[1], dtype=torch.bool)
+    kept[:8] = True
+    sound, text = kind[0, 8:] == SOUND, (kind[0, 8:] == TEXT) | (kind[0, 8:] == ASIDE)
+    for which, window in ((text, TEXT_WINDOW), (sound, WINDOW)):
+        kept[8 + which.nonzero()[-window:, 0]] = True
+    assert torch.allclose(one(x[:, kept], kind[:, kept])[:, -1], end, atol=1e-5)
 
 
 @torch.inference_mode()
 def test_injected_text_stands_between_two_frames(backbone: Backbone) -> None:
-    frames, text = torch.randn(1, 12, 32), torch.tensor([[5, 9, 11]])
-    state = StreamState()
-    first = in_chunks(backbone, frames[:, :6], [1] * 6, state)
-    backbone(backbone.embed_text(text), state)
-    last = in_chunks(backbone, frames[:, 6:], [1] * 6, state)
-    whole = backbone(torch.cat([frames[:, :6], backbone.embed_text(text), frames[:, 6:]], dim=1))
-    assert torch.allclose(torch.cat([first, last], 1), torch.cat([whole[:, :6], whole[:, 9:]], 1), atol=1e-5)
+    kind, text = kinds(0, 12), torch.tensor([[5, 9, 11]])
+    x, state = torch.randn(*kind.shape, 32), StreamState()
+    first = in_chunks(backbone, x[:, :12], kind[:, :12], [2] * 6, state)
+    backbone(backbone.embed_text(text), state=state)
+    last = in_chunks(backbone, x[:, 12:], kind[:, 12:], [2] * 6, state)
+    whole_kind = torch.cat([kind[:, :12], torch.full_like(text, TEXT), kind[:, 12:]], 1)
+    whole = backbone(torch.cat([x[:, :12], backbone.embed_text(text), x[:, 12:]], dim=1), whole_kind)
+    streamed, whole = torch.cat([first, last], 1), torch.cat([whole[:, :12], whole[:, 15:]], 1)
+    assert torch.allclose(streamed[kind != EMPTY], whole[kind != EMPTY], atol=1e-5)
 
 
 @torch.inference_mode()
-def test_fork_and_reset_of_a_row(backbone: Backbone) -> None:
-    x, y = torch.randn(2, 20, 32), torch.randn(2, 10, 32)
-    state = StreamState()
-    in_chunks(backbone, x, [1] * 15, state, 5)
+def test_fork_join_and_reset_of_rows(backbone: Backbone) -> None:
+    kind = kinds(8, 40, words=0.7, rows=2)
+    x, state = torch.randn(*kind.shape, 32), StreamState()
+    in_chunks(backbone, x[:, :48], kind[:, :48], [2] * 20, state, 8)
     twin = state.fork()
-    first = in_chunks(backbone, y, [4, 6], state)
-    in_chunks(backbone, y, [4, 6], state)
-    assert torch.equal(in_chunks(backbone, y, [4, 6], twin), first)
-    state.reset(torch.tensor([False, True]))
-    assert torch.allclose(in_chunks(backbone, y, [10], state)[1], backbone(y)[1], atol=1e-5)
+    first = in_chunks(backbone, x[:, 48:], kind[:, 48:], [2] * 20, state)
+    assert torch.equal(in_chunks(backbone, x[:, 48:], kind[:, 48:], [2] * 20, twin), first)
+    long, short = StreamState(), StreamState()  # rows of different age and prompt, joined
+    in_chunks(backbone, x[:1, :48], kind[:1, :48], [2] * 20, long, 8)
+    in_chunks(backbone, x[1:, :4], kind[1:, :4], [], short, 4)
+    both = StreamState.join([long, short])
+    alone = [in_chunks(backbone, x[i : i + 1, 48:], kind[i : i + 1, 48:], [2] * 20, row) for i, row in enumerate((long, short))]
+    joined, sound = in_chunks(backbone, x[:, 48:], kind[:, 48:], [2] * 20, both), kind[:, 48:] != EMPTY
+    assert torch.allclose(joined[sound], torch.cat(alone)[sound], atol=1e-5)
+    both.reset(torch.tensor([True, False]))
+    fresh = in_chunks(backbone, x[:, 48:68], kind[:, 48:68], [2] * 10, both)[:1]
+    assert torch.allclose(fresh[sound[:1, :20]], backbone(x[:1, 48:68], kind[:1, 48:68])[sound[:1, :20]], atol=1e-5)
+
+
+def test_words_enter_the_text_lane_in_order() -> None:
+    special = tiny_config(60).special_tokens
+    turn, done, user = (special[name] for name in ("<turn>", "<done>", "<user>"))
+    heard = torch.tensor([[20, 0, 21, 22, 23, 0, 0, 0, 24, 0, 0, 0]])  # 22 and 23 come while one speaks oneself
+    own = torch.tensor([[0, 0, 0, turn, 30, 31, done, 0, 0, 0, 0, 0]])  # of the frame before
+    lane = text_lane(heard, own, special)
+    assert [[token for token in new if token] for new in lane[0].tolist()] == [
+        [], [20], [], [21, turn], [-22, 30], [-23, 31], [done, user], [], [], [24], [], []
+    ]  # fmt: skip
+    crowded = text_lane(torch.tensor([[0, 20, 21, 0, 0]]), torch.tensor([[turn, 30, done, 0, 0]]), special)
+    assert crowded[0].tolist() == [[turn, 0], [30, 0], [-20, done], [user, 21], [0, 0]]
+    again, state = [], StreamState()  # frame by frame
+    for own_token, before in zip(own.T, torch.nn.functional.pad(heard[:, :-1], (1, 0)).T, strict=True):
+        again.append(next_text(own_token, before, state, special)[0].tolist())
+    assert again == lane[0].tolist()
+
+
+@torch.inference_mode()
+def test_what_is_said_is_what_the_text_llm_says(backbone: Backbone) -> None:
+    """Given that a word is said, the gate and the frame leave the LLM's odds between words as they are."""
+    frame, text = torch.randn(2, 3, 32), torch.randn(2, 3, 32)
+    said = backbone.frame_logits(frame, text)
+    assert torch.allclose(said.exp().sum(-1), torch.ones(2, 3), atol=1e-5)
+    assert torch.allclose(said[..., 0], backbone.gate_logits(frame, text).log_softmax(-1)[..., 0], atol=1e-5)
+    wanted = backbone.text_logits(text)
+    assert torch.allclose(said[..., 10:].log_softmax(-1), wanted[..., 10:].log_softmax(-1), atol=1e-4)
 
 
 def test_an_absent_stream_adds_nothing(backbone: Backbone) -> None:
@@ -188,7 +251,7 @@ def test_warm_start_computes_what_the_text_llm_computes(llm: Path, tmp_path: Pat
         state = StreamState()
         model.prompt(state, tokens[:, :4], torch.zeros(1, 0, model.config.latent_dim))
         streamed = torch.cat(
-            [model.backbone(model.backbone.embed_text(t), state) for t in tokens[:, 4:].split(1, 1)], 1
+            [model.backbone(model.backbone.embed_text(t), state=state) for t in tokens[:, 4:].split(1, 1)], 1
         )
         assert torch.allclose(model.backbone.text_logits(streamed)[..., :300], wanted[:, 4:], atol=1e-5)
     said = source.generate(tokens, max_new_tokens=6, do_sample=False)

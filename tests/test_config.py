@@ -63,8 +63,8 @@ def test_saved_and_loaded_is_the_same(tmp_path: Path) -> None:
         ({"vocoder_config": {"resblock_pairs": 1}}, "resblock_pairs is 1; expected bool"),
         ({"vocoder_config": {"upsample_rates": 10}}, "upsample_rates is 10; expected list"),
         (
-            {"checkpoint_version": 3},
-            "checkpoint_version is 3, this code reads version 2; load the checkpoint with the code",
+            {"checkpoint_version": 4},
+            "checkpoint_version is 4, this code reads version 3; load the checkpoint with the code",
         ),
         ({"sampling_rate": 16_001}, "not divisible"),
         ({"sampling_rate": "16000"}, "sampling_rate is '16000'; expected a whole number"),

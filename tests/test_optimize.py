@@ -73,39 +73,6 @@ def fast(plain: MichiAIModel) -> MichiAIModel:
     return copy.deepcopy(plain).optimize("cpu-int8")
 
 
-# ---------------------------------------------------------------- one position
-
-
-@pytest.mark.parametrize("rows", [1, 3])
-def test_one_lean_position_equals_transformers_forward(plain: MichiAIModel, rows: int) -> None:
-    lean = run(plain, rows=rows)
-    plain.backbone.lean = False
-    try:
-        assert torch.allclose(lean, run(plain, rows=rows), atol=1e-4)
-    finally:
-        plain.backbone.lean = True
-
-
-@torch.inference_mode()
-def test_lean_rows_of_different_age_and_prompt() -> None:
-    backbone = tiny_model().backbone
-    x, wanted = torch.randn(2, 90, 32), None
-    for lean in (True, False):
-        backbone.lean = lean
-        long, short = StreamState(), StreamState()
-        backbone(x[:1, :20], long, prompt=True)
-        backbone(x[1:, :3], short, prompt=True)
-        for t in range(20, 60):
-            backbone(x[:1, t : t + 1], long)
-        both = StreamState.join([long, short])
-        y = torch.cat([backbone(x[:, t : t + 1], both) for t in range(60, 90)], 1)
-        wanted = y if wanted is None else wanted
-        assert torch.allclose(y, wanted, atol=1e-4)
-    both.reset(torch.tensor([True, False]))
-    fresh = torch.cat([backbone(x[:, t : t + 1], both) for t in range(10)], 1)[0]
-    assert torch.allclose(fresh, backbone(x[:1, :10])[0], atol=1e-4)
-
-
 # ---------------------------------------------------------------- layers
 
 

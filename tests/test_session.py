@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from michiai.backbone_michiai import SOUND, TEXT, kind_of, newest_text, text_lane
 from michiai.session_michiai import GenerationOptions
 from michiai.streaming_michiai import StreamState
 from michiai.voice_michiai import Voice
@@ -54,7 +55,7 @@ def whole(model) -> list:
 def test_chunks_of_any_size_give_the_same_bits(model, whole, sizes: list[int]) -> None:
     frames = pushed(model.session(seed=1), speech(3.0), sizes)
     assert len(frames) == 37 and same(frames, whole)
-    assert len({f.text for f in frames}) > 3  # the random model does talk
+    assert len({f.text for f in frames}) > 2  # the random model does talk
 
 
 @pytest.mark.parametrize("form", ["int16", "tensor", "float64", "stereo", "stereo across"])
@@ -164,12 +165,28 @@ def test_the_whole_model_streams_as_it_computes_offline(model) -> None:
     assert close(heard.turn_logits.sigmoid(), torch.stack([s.turn_probability for s in steps], 1))
     x = [model.backbone.embed_text(prompt), model.backbone.embed_latents(voice)]
     frames = model.backbone.embed_frames(heard.embeds, user, before(latents), before(own))
-    hidden = model.backbone(torch.cat([*x, frames], dim=1))[:, 11:]
-    assert close(model.backbone.frame_logits(hidden), logits)
+    lane = text_lane(user, before(own), model.config.special_tokens)
+    kind, known = [TEXT] * 4 + [SOUND] * 7, []
+    for words, frame in zip(lane[0], frames[0], strict=True):
+        words = words[words != 0]
+        known += [*model.backbone.embed_text(words), frame]
+        kind += [*kind_of(words).tolist(), SOUND]
+    kind = torch.tensor([kind])
+    hidden = model.backbone(torch.cat([*x, torch.stack(known)[None]], dim=1), kind)
+    frame = (kind == SOUND)[0].nonzero()[7:, 0]
+    assert len(frame) == 29 and (lane != 0).sum() > 5
+    assert close(model.backbone.frame_logits(hidden[:, frame], newest_text(hidden, kind)[:, frame]), logits)
+    hidden = hidden[:, frame]
     assert close(model.speak_head(hidden, noise[:, 0][None]), latents)
     assert close(model.vocoder(latents), torch.cat([s.audio for s in steps], 1))
-    again, _ = model(heard.embeds, user, before(latents), before(own))
-    assert again.shape == logits.shape
+
+    state, steps = StreamState(), []  # without a prompt: as `forward` computes
+    for piece, eps in zip(audio.split(FRAME, dim=1), noise, strict=True):
+        steps.append(model.step(piece, state, eps))
+    own, user = (torch.stack([getattr(s, name) for s in steps], 1) for name in ("own_text", "user_text"))
+    latents = torch.stack([s.latent for s in steps], 1)
+    heard = model.listen(audio, torch.nn.functional.embedding(before(user), model.backbone.table))
+    assert close(model(heard.embeds, user, before(latents), before(own))[0], torch.stack([s.text_logits for s in steps], 1))
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -238,19 +255,6 @@ def test_more_flow_steps_and_temperatures_run(model) -> None:
         assert same(a, b)
 
 
-@pytest.mark.parametrize("penalty, said", [(1.0, True), (8.0, False)])
-def test_the_word_said_last_is_less_likely(model, penalty: float, said: bool) -> None:
-    session = model.session(options=GenerationOptions(repetition_penalty=penalty))
-    session.speaking, session._last_word = True, 15
-    logits = torch.full((1, model.config.text_config.vocab_size), -20.0)
-    logits[0, 0], logits[0, 15] = 0.0, 1.0  # 73 % for the same word again; with its odds cut by 8, 25 %
-    assert (int(session._choose(logits)) == 15) == said
-    session._last_word = None  # another word was said since
-    assert int(session._choose(logits)) == 15
-    with pytest.raises(ValueError, match="repetition_penalty is 0.5; expected a number of 1"):
-        GenerationOptions(repetition_penalty=0.5)
-
-
 def test_voice_from_audio_saved_and_loaded(model, tmp_path) -> None:
     voice = model.voice((speech(4.0, 22_050), 22_050))
     assert voice.latents.shape == (40, 6)
@@ -295,7 +299,7 @@ def test_bad_text_is_named_and_the_session_goes_on_unharmed(model) -> None:
     for text, message in (
         ("", "expected at least one letter"),
         ("?!", "expected at least one letter"),
-        ("seven " * 99, "expected at most 15, half of the window"),
+        ("seven " * 99, "expected at most 30, half of the text window"),
     ):
         with pytest.raises(ValueError, match=message):
             session.inject(text)

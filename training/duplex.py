@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 
-from michiai.backbone_michiai import Backbone
+from michiai.backbone_michiai import Backbone, newest_text
 from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.speak_michiai import SpeakHead, flow_matching_loss, self_distillation_loss
 from michiai.training.common import fit, load_part, parser, train_attention
-from michiai.training.frames import FRAME, TEXT, Rows
+from michiai.training.frames import IGNORE, Rows
 from michiai.training.text import OTHER_WEIGHT, own_words
 
 PAD_WEIGHT = 0.3  # most frames hold nothing new
@@ -40,10 +40,10 @@ class DuplexStage(nn.Module):
 
     def positions(self, batch: dict[str, Tensor]) -> Tensor:
         """Rows of all kinds of positions -> backbone input [n, P, D]."""
-        b, frame = self.backbone, batch["kind"] == FRAME
+        b, frame = self.backbone, batch["target"] != IGNORE
         latents = self.noisy(batch["latent"], frame)
         frames = b.embed_frames(batch["heard"], batch["user"], latents, batch["own"], frame=frame)
-        text = (batch["kind"] == TEXT)[..., None]
+        text = (batch["text"] != 0)[..., None]
         x = torch.where(text, b.embed_text(batch["text"]), b.embed_latents(latents))
         return torch.where(frame[..., None], frames, x)
 
@@ -53,16 +53,18 @@ class DuplexStage(nn.Module):
         return k.sqrt() * torch.randn_like(latents) + (1 - k).sqrt() * latents
 
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        hidden = self.backbone(self.positions(batch))
-        framed = batch["target"] >= 0
-        logits = self.backbone.frame_logits(hidden[framed]).float()
+        hidden = self.backbone(self.positions(batch), batch["kind"])
+        framed, words = batch["target"] != IGNORE, batch["next"] > 0
+        gate = self.backbone.gate_logits(hidden[framed], newest_text(hidden, batch["kind"])[framed])
         target = batch["target"][framed]
-        ce = F.cross_entropy(logits, target, reduction="none")
+        when = F.cross_entropy(gate, target, reduction="none")
         weight = torch.where(target > 0, 1.0, PAD_WEIGHT)
-        said = target > 0
-        losses = {"text": (ce * weight).sum() / weight.sum(), "token": ce[said].mean(), "pad": ce[~said].mean(),
-                  "accuracy": (logits.argmax(-1) == target)[said].float().mean(), "plain": self.plain(batch["plain"].flatten(0, 1))}
-        losses["loss"] = losses["text"] + 0.5 * losses["plain"]
+        logits, token, mine = self.backbone.text_logits(hidden[words]).float(), batch["next"][words], batch["mine"][words]
+        what = F.cross_entropy(logits, token, reduction="none")
+        losses = {"gate": (when * weight).sum() / weight.sum(), "word": self.weighted(what, mine),
+                  "news": when[target > 0].mean(), "right": (logits.argmax(-1) == token)[mine].float().mean(),
+                  "plain": self.plain(batch["plain"].flatten(0, 1))}
+        losses["loss"] = losses["gate"] + losses["word"] + 0.5 * losses["plain"]
         chosen = torch.rand_like(batch["flow"]) < batch["flow"]
         if chosen.any():
             losses["flow"], losses["distil"] = self.flow(hidden[chosen], batch["goal"][chosen])
@@ -73,8 +75,14 @@ class DuplexStage(nn.Module):
         """Next-token loss of text-only dialogues [n, P]."""
         logits = self.backbone.text_logits(self.backbone(self.backbone.embed_text(tokens))[:, :-1]).float()
         targets = tokens[:, 1:]
-        weight = torch.where(own_words(tokens, self.turn, self.done)[:, 1:], 1.0, OTHER_WEIGHT) * (targets > 0)
-        return (F.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * weight).sum() / weight.sum()
+        real, mine = targets > 0, own_words(tokens, self.turn, self.done)[:, 1:]
+        return self.weighted(F.cross_entropy(logits[real], targets[real], reduction="none"), mine[real])
+
+    @staticmethod
+    def weighted(losses: Tensor, mine: Tensor) -> Tensor:
+        """Mean over tokens [N]; those of the model's own answers count fully."""
+        weight = torch.where(mine, 1.0, OTHER_WEIGHT)
+        return (losses * weight).sum() / weight.sum()
 
     def flow(self, hidden: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
         """Flow matching and self-distillation losses on hidden states [N, D] and latents [N, L]."""
@@ -89,7 +97,7 @@ def main() -> None:
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--text", help="weights of the text stage to start from")
     p.add_argument("--init", help="weights of an earlier duplex run to start from")
-    p.add_argument("--virtual", type=float, default=0.25, help="share of steps whose framed rows have no sound")
+    p.add_argument("--virtual", type=float, default=0.4, help="share of steps whose framed rows have no sound")
     p.add_argument("--text-rows", type=int, default=1, help="text rows per framed row")
     args = p.parse_args()
     if not (args.text or args.init):
@@ -99,7 +107,7 @@ def main() -> None:
     config = MichiAIConfig(text_config=nano_text_config(len(tokenizer)))
     stage = DuplexStage(config)
     if args.text:
-        load_part(stage.backbone, args.text, "backbone.", new=("nothing", "user_mark", "since", "listen_proj", "latent_proj"))
+        load_part(stage.backbone, args.text, "backbone.", new=("gate", "user_mark", "since", "listen_proj", "latent_proj"))
     if args.init:
         load_part(stage, args.init)
     stage.backbone.language_model.get_input_embeddings().requires_grad_(False)

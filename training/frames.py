@@ -1,6 +1,7 @@
 """Frames, virtual frames and text -> batches for the duplex stage.
 
-A row is a sequence of positions: prompt text, voice prompt, then frames, with injected text between them. Three kinds:
+A row is a sequence of positions: prompt text, voice prompt, then frames, each after the word that became known before it, with
+injected text between them. Three kinds:
 - spoken: a rendered dialogue, its frames prepared by `michiai.training.prepare`;
 - virtual: a fresh script laid out on a timeline without any sound. Frames of text alone cost no synthesis, so that
   what can be said in frames is as varied as what can be said in text;
@@ -19,13 +20,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from michiai.backbone_michiai import ASIDE, DONE, SOUND, TEXT, TURN, WORD, text_lane
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.data.grammar import Script, make_script
 from michiai.data.streams import place_words
 from michiai.training.prepare import own_stream
 
-IGNORE = -1  # no text target at this position
-TEXT, VOICE, FRAME = 0, 1, 2  # kinds of positions; padding counts as text
+IGNORE = -1  # no target at this position: it is no frame
 
 
 def word_seconds(word: str, pace: float) -> float:
@@ -90,7 +91,7 @@ class Rows:
     """
 
     def __init__(self, folder: Path | None, tokenizer: PreTrainedTokenizerBase, config: MichiAIConfig, *,
-                 split: str = "train", virtual: float = 0.25, text_rows: int = 1) -> None:
+                 split: str = "train", virtual: float = 0.4, text_rows: int = 1) -> None:
         self.tokenizer, self.config, self.split = tokenizer, config, split
         self.virtual, self.text_rows = virtual, text_rows
         self.shards: list[dict[str, Tensor]] = []
@@ -102,7 +103,7 @@ class Rows:
         self.lengths = [self.length(*entry) for entry in self.index]
 
     def length(self, shard: int, i: int, info: dict) -> int:
-        """Positions of a spoken dialogue, but for its voice prompt."""
+        """Positions of a spoken dialogue, but for its voice prompt and its words."""
         a, b = self.shards[shard]["offsets"][i : i + 2].tolist()
         return b - a + len(self.prompt(info)) + sum(len(self.tokens(text)) for _, text in info["injections"])
 
@@ -111,54 +112,77 @@ class Rows:
 
     def prompt(self, info: dict) -> list[int]:
         parts = [f"<{name}> {info[name]}" for name in ("instructions", "context") if info.get(name)]
-        return self.tokens(" ".join(parts)) if parts else []
+        return self.tokens(" ".join([*parts, "<user>"]))
 
-    def spoken(self, shard: int, i: int, info: dict, rng: np.random.Generator) -> dict[str, Tensor]:
-        """The row of a rendered dialogue. Now and then the voice prompt or the listen head's embeddings are absent."""
+    def spoken(self, shard: int, i: int, info: dict, rng: np.random.Generator) -> dict:
+        """A rendered dialogue, as `row` takes it. Now and then the listen head's embeddings are absent."""
         t = self.shards[shard]
         a, b = t["offsets"][i : i + 2].tolist()
         c, d = t["voice_offsets"][i : i + 2].tolist()
         n_voice = min(d - c, int(rng.integers(20, 45)))
-        voice = t["voice"][c : c + n_voice].float()
-        return self.row(self.prompt(info), voice, info, heard=t["heard"][a:b].float() if "heard" in t and rng.random() < 0.95 else None,
-                        user=t["user_text"][a:b].long(), own=t["own_text"][a:b].long(), latents=t["latents"][a:b].float())
+        heard = t["heard"][a:b].float() if "heard" in t and rng.random() < 0.95 else None
+        return {"info": info, "voice": t["voice"][c : c + n_voice].float(), "heard": heard, "latents": t["latents"][a:b].float(),
+                "user": t["user_text"][a:b].long(), "own": t["own_text"][a:b].long()}
 
-    def virtual_row(self, rng: np.random.Generator) -> dict[str, Tensor]:
+    def virtual_row(self, rng: np.random.Generator) -> dict:
+        """A fresh script on a timeline, as `row` takes it: no sound, no voice."""
         info = virtual_dialogue(make_script(rng, self.split), rng)
         n = int(info["seconds"] * self.config.frame_rate) + 1
         user = place_words(info["user_words"], self.tokenizer, n, at="end", offset_frames=self.config.listen_config.delay)
         own = own_stream(info, self.tokenizer, n, self.config)
-        voice = torch.zeros(0, self.config.latent_dim)
-        return self.row(self.prompt(info), voice, info, heard=None, user=torch.tensor(user), own=torch.tensor(own))
+        return {"info": info, "voice": torch.zeros(0, self.config.latent_dim), "heard": None, "latents": None,
+                "user": torch.tensor(user), "own": torch.tensor(own)}
 
-    def row(self, prompt: list[int], voice: Tensor, info: dict, *, heard: Tensor | None, user: Tensor, own: Tensor,
-            latents: Tensor | None = None) -> dict[str, Tensor]:
-        """Positions of one dialogue; `heard`, `latents` None: that stream is absent."""
+    def row(self, info: dict, voice: Tensor, lane: Tensor, *, heard: Tensor | None, user: Tensor, own: Tensor,
+            latents: Tensor | None) -> dict[str, Tensor]:
+        """Positions of one dialogue.
+
+        Args:
+            voice: [T', L] of the voice prompt.
+            lane: tokens [T, 2] that enter the text lane before each frame (`text_lane`).
+            heard, latents: [T, D], [T, L]; None: that stream is absent.
+            user, own: tokens [T].
+        """
         n, L = len(own), self.config.latent_dim
-        cuts = [(min(n, int(time * self.config.frame_rate)), self.tokens(f"<context> {text}")) for time, text in info["injections"]]
-        kind, text, frame_at = [TEXT] * len(prompt) + [VOICE] * len(voice), [*prompt] + [0] * len(voice), []
-        for t in range(n):
-            for _, ids in (c for c in cuts if c[0] == t):
-                kind += [TEXT] * len(ids)
-                text += ids
-            frame_at.append(len(kind))
-            kind.append(FRAME)
-            text.append(0)
+        cuts = [(min(n, int(time * self.config.frame_rate)), self.tokens(f"<context> {text} <user>")) for time, text in info["injections"]]
+        text = self.prompt(info)
+        kind, frame_at, first = [TEXT] * len(text) + [SOUND] * len(voice), [], len(text)
+        text += [0] * len(voice)
+        for t, new in enumerate(lane.tolist()):
+            words = [token for at, ids in cuts if at == t for token in ids] + [token for token in new if token]
+            kind += [ASIDE if token < 0 else TEXT for token in words] + [SOUND]
+            frame_at.append(len(kind) - 1)
+            text += [*words, 0]
         P, at = len(kind), torch.tensor(frame_at)
         row = {"kind": torch.tensor(kind), "text": torch.tensor(text), "user": torch.zeros(P, dtype=torch.long)}
         row["own"], row["target"] = torch.zeros(P, dtype=torch.long), torch.full((P,), IGNORE)
         row["heard"], row["latent"] = torch.zeros(P, self.config.listen_config.width), torch.zeros(P, L)
         row["goal"], row["flow"] = torch.zeros(P, L), torch.zeros(P)
-        row["user"][at], row["target"][at] = user, own
+        row["next"], row["mine"] = self.next_tokens(row["text"])
+        turn, done = (own == self.config.special_tokens[name] for name in ("<turn>", "<done>"))
+        row["user"][at], row["target"][at] = user, torch.where(turn, TURN, torch.where(done, DONE, torch.where(own > 0, WORD, 0)))
         row["own"][at[1:]] = own[:-1]
         if heard is not None:
             row["heard"][at] = heard
         if latents is not None:
             row["goal"][at], row["flow"][at] = latents, self.flow_weight(own)
             row["latent"][at[1:]] = latents[:-1]
-        first = len(prompt)
         row["latent"][first : first + len(voice)] = voice
         return row
+
+    def next_tokens(self, text: Tensor) -> tuple[Tensor, Tensor]:
+        """What follows each text position in its lane, and whether it is of one's own answer: [P], [P].
+
+        The user's words in the midst of an answer (negative in `text`) are left out: the answer goes on after them.
+        """
+        at = (text > 0).nonzero()[:, 0]
+        tokens = text[at].tolist()
+        coming, mine, following, own = torch.zeros_like(text), torch.zeros(len(text), dtype=torch.bool), 0, False
+        for i in range(len(tokens) - 1, -1, -1):
+            coming[at[i]], mine[at[i]] = following, own
+            following = tokens[i]
+            own = {self.config.special_tokens["<done>"]: True, self.config.special_tokens["<turn>"]: False}.get(following, own)
+        return coming, mine
 
     def flow_weight(self, own: Tensor) -> Tensor:
         """1 from `<turn>` until two frames after `<done>`, 0.1 where the model is silent: [T]."""
@@ -178,10 +202,13 @@ class Rows:
         """`n` framed rows of similar length, all spoken or all virtual, under their own names; text rows as `plain` [n, text_rows, P]."""
         if self.index and rng.random() >= self.virtual:
             picked = similar(rng.integers(0, len(self.index), 4 * n).tolist(), n, rng, self.lengths.__getitem__)
-            rows = [self.spoken(*self.index[k], rng) for k in picked]
+            given = [self.spoken(*self.index[k], rng) for k in picked]
         else:
-            rows = similar([self.virtual_row(rng) for _ in range(2 * n)], n, rng, lambda row: len(row["kind"]))
-        limit = self.config.max_prompt + self.config.window
+            given = similar([self.virtual_row(rng) for _ in range(2 * n)], n, rng, lambda row: len(row["own"]))
+        user, own = (nn.utils.rnn.pad_sequence([row[name] for row in given], batch_first=True) for name in ("user", "own"))
+        lanes = text_lane(user, nn.functional.pad(own[:, :-1], (1, 0)), self.config.special_tokens)
+        rows = [self.row(lane=lane[: len(row["own"])], **row) for row, lane in zip(given, lanes, strict=True)]
+        limit = self.config.max_prompt + self.config.window + self.config.text_window
         batch = {name: nn.utils.rnn.pad_sequence([row[name][:limit] for row in rows], batch_first=True,
                                                  padding_value=IGNORE if name == "target" else 0) for name in rows[0]}
         size = n * self.text_rows

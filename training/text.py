@@ -79,7 +79,7 @@ def main() -> None:
     config = MichiAIConfig(text_config=nano_text_config(len(batches.tokenizer)))
     stage = TextStage(config)
     if args.init:
-        load_part(stage, args.init, new=("backbone.nothing", "backbone.since"))
+        load_part(stage, args.init)
         stage.backbone.language_model.get_input_embeddings().requires_grad_(False)
     fit(stage, batches, args)
 

@@ -1,0 +1,89 @@
+"""Rows of the duplex stage: the text lane of a dialogue is its text, and every part learns from them."""
+
+import numpy as np
+import pytest
+import torch
+
+from michiai.backbone_michiai import ASIDE, DONE, SOUND, TEXT, TURN, WORD
+from michiai.data.grammar import make_script
+from michiai.data.text import dialogue_text
+from michiai.training.duplex import DuplexStage
+from michiai.training.frames import IGNORE, Rows, virtual_dialogue
+from michiai.training.text import own_words
+
+from helpers import TINY, tiny_config
+
+
+@pytest.fixture(scope="module")
+def rows(tokenizer) -> Rows:
+    listen = TINY["listen_config"] | {"delay": 0}  # no piece of a word comes after the answer has begun
+    return Rows(None, tokenizer, tiny_config(len(tokenizer), listen_config=listen, window=400, text_window=200, max_prompt=300))
+
+
+def made(rows: Rows, monkeypatch, behaviour: str, seed: int) -> tuple[str, dict[str, torch.Tensor]]:
+    """The text form of a virtual dialogue and its row in a batch of one."""
+    from michiai.training import frames
+
+    script = make_script(np.random.default_rng(seed), "train", behaviour)
+    monkeypatch.setattr(frames, "make_script", lambda rng, split: script)
+    monkeypatch.setattr(frames, "similar", lambda given, n, rng, length: given[:n])
+    batch = rows(0, np.random.default_rng(seed), 1)
+    return dialogue_text(script), {name: value[0] for name, value in batch.items()}
+
+
+@pytest.mark.parametrize("behaviour", ["plain", "context", "inject", "pause"])
+@pytest.mark.parametrize("seed", [0, 1, 2, 4])
+def test_the_text_lane_of_a_dialogue_is_its_text(rows: Rows, monkeypatch, behaviour: str, seed: int) -> None:
+    text, row = made(rows, monkeypatch, behaviour, seed)
+    lane = row["text"][row["kind"] == TEXT]
+    if behaviour == "inject":  # what arrives stands behind the `<user>` that follows an answer
+        text = text.replace("<done> <context>", "<done> <user> <context>")
+    wanted = rows.tokens(text)
+    assert lane[: len(wanted)].tolist() == wanted and lane[len(wanted) :].tolist() in ([], rows.tokens("<user>"))
+    coming, mine = row["next"][row["kind"] == TEXT], row["mine"][row["kind"] == TEXT]
+    assert torch.equal(coming[:-1], lane[1:]) and coming[-1] == 0
+    special = rows.config.special_tokens
+    assert torch.equal(mine[:-1], own_words(lane[None], special["<turn>"], special["<done>"])[0, 1:])
+
+
+def test_frames_say_when_words_turns_and_ends_are_due(rows: Rows, monkeypatch) -> None:
+    _, row = made(rows, monkeypatch, "plain", 1)
+    frame = row["target"] != IGNORE
+    own = torch.cat([row["own"][frame][1:], row["own"].new_zeros(1)])
+    special, target = rows.config.special_tokens, row["target"][frame]
+    assert (row["kind"][frame] == SOUND).all() and set(target.tolist()) == {0, WORD, TURN, DONE}
+    assert torch.equal(target == TURN, own == special["<turn>"]) and torch.equal(target == DONE, own == special["<done>"])
+    assert torch.equal(target > 0, own > 0)
+    for at in (row["own"] > 0).nonzero()[:, 0].tolist():  # one's own word is known before the next frame
+        assert row["own"][at] in row["text"][at - 2 : at]
+
+
+def test_words_in_an_answer_are_asides(rows: Rows, monkeypatch) -> None:
+    asides = 0
+    for seed in range(4):
+        _, row = made(rows, monkeypatch, "user_backchannel", seed)
+        assert torch.equal(row["kind"] == ASIDE, row["text"] < 0) and not row["next"][row["kind"] == ASIDE].any()
+        asides += int((row["kind"] == ASIDE).sum())
+    assert asides > 0
+
+
+def test_turns_follow_the_timings_of_a_script() -> None:
+    script = make_script(np.random.default_rng(3), "train", "barge_in")
+    turns = virtual_dialogue(script, np.random.default_rng(3))["turns"]
+    assert [turn["who"] for turn in turns] == [turn.who for turn in script.turns]
+    cut = next(i for i, turn in enumerate(script.turns) if turn.timing == "interrupt")
+    assert turns[cut]["start"] < turns[cut - 1]["end"] <= turns[cut]["start"] + 0.76
+
+
+def test_every_part_learns_from_a_batch(rows: Rows) -> None:
+    torch.manual_seed(0)
+    stage = DuplexStage(rows.config)
+    batch = rows(0, np.random.default_rng(5), 2)
+    frame = batch["target"] != IGNORE
+    batch["heard"] = torch.randn_like(batch["heard"]) * frame[..., None]
+    batch["latent"], batch["goal"], batch["flow"] = torch.randn_like(batch["latent"]), torch.randn_like(batch["goal"]), frame.float()
+    losses = stage(batch, 0)
+    assert {"gate", "word", "plain", "flow", "distil"} <= set(losses) and all(torch.isfinite(v) for v in losses.values())
+    losses["loss"].backward()
+    missing = [name for name, p in stage.named_parameters() if p.grad is None or not p.grad.any()]
+    assert all("user_mark" in name or "lm_head" in name for name in missing), missing
