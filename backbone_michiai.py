@@ -103,6 +103,11 @@ def kind_of(tokens: Tensor) -> Tensor:
     return torch.where(tokens > 0, TEXT, torch.where(tokens < 0, ASIDE, EMPTY))
 
 
+def lanes(kind: Tensor) -> tuple[Tensor, Tensor]:
+    """Which positions stand in the text lane and which in the sound lane: bool, as `kind`."""
+    return (kind == TEXT) | (kind == ASIDE), kind == SOUND
+
+
 def newest_text(hidden: Tensor, kind: Tensor, before: Tensor | None = None) -> Tensor:
     """Of each position, the hidden state of the newest text, asides left out: an answer goes on after them.
 
@@ -237,7 +242,7 @@ class Backbone(nn.Module):
 
     def _offline(self, x: Tensor, kind: Tensor) -> Tensor:
         """A whole sequence by transformers' forward, without an end of memory."""
-        text, sound = (kind == TEXT) | (kind == ASIDE), kind == SOUND
+        text, sound = lanes(kind)
         seen = (text[:, None] | (sound[:, None] & sound[..., None])).tril()
         seen = (seen | torch.eye(x.shape[1], dtype=torch.bool, device=x.device))[:, None]
         if self.language_model.config._attn_implementation == "eager":  # adds its mask
@@ -275,13 +280,12 @@ class Backbone(nn.Module):
 
     def _enter(self, kind: Tensor, state: StreamState, prompt: bool) -> tuple[Past, Tensor]:
         """What positions `kind` [B, T] see of the past and of each other, their slots being taken; the counts after them."""
-        text, sound = ((kind == TEXT) | (kind == ASIDE)).long(), (kind == SOUND).long()
+        text, sound = (lane.long() for lane in lanes(kind))
         counts = state["backbone.counts"]
         n_text, n_sound = text.cumsum(1), sound.cumsum(1)
         words = counts[:, 2:3] + (0 if prompt else n_text)
-        known = counts[:, :2].sum(1, keepdim=True)  # prompt positions
         if prompt:
-            slot = known + n_text + n_sound - 1
+            slot = counts[:, :2].sum(1, keepdim=True) + n_text + n_sound - 1
             self._room(state, int(slot.max()) + 1)
         held, n_prompt = state["backbone.held"], state["backbone.prompt"].shape[4]
         if not prompt:
