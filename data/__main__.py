@@ -2,9 +2,11 @@
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 from .shards import write_shards
+from .wide import dictation, recorded
 
 
 def main() -> None:
@@ -16,10 +18,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--split", choices=("train", "test"), default="train")
     parser.add_argument("--workers", type=int, default=2, help="processes; the dialogues do not depend on it")
-    parser.add_argument("--text", type=Path, help="a folder of public dialogues (*.jsonl.gz): a user says sentences and words of theirs, "
-                        "and nobody answers; for the listen head")
+    wide = parser.add_mutually_exclusive_group()
+    wide.add_argument("--text", type=Path, help="a folder of public dialogues (*.jsonl.gz): a user says sentences and words of theirs, "
+                      "and nobody answers; for the listen head")
+    wide.add_argument("--speech", type=Path, help="a folder of recordings (manifest.jsonl): a person says them, and nobody answers; "
+                      "for the listen head")
     args = parser.parse_args()
-    manifest = write_shards(args.out, args.hours, args.seed, args.split, args.workers, args.text)
+    script = None
+    if args.text or args.speech:
+        script = partial(dictation, folder=args.text) if args.text else partial(recorded, folder=args.speech, split=args.split)
+    manifest = write_shards(args.out, args.hours, args.seed, args.split, args.workers, script)
     print(json.dumps({k: manifest[k] for k in ("split", "shards", "dialogues", "hours", "behaviours")}))
 
 

@@ -168,8 +168,10 @@ def _fit(script: Script, speeches: list[Speech], seed: int) -> _Timeline | None:
 
 
 def _voices(script: Script, rng: np.random.Generator, split: str) -> tuple[list[VoiceSpec], VoiceSpec]:
-    """Two users where the voice changes, else one; the model's voice."""
-    users = [sample_voice(rng, split, "user") for _ in range(2 if script.notes.get("voice_change") else 1)]
+    """The script's own voices, or two users where the voice changes, else one; the model's voice."""
+    users = script.notes.get("voices")
+    if users is None:
+        users = [sample_voice(rng, split, "user") for _ in range(2 if script.notes.get("voice_change") else 1)]
     return users, sample_voice(rng, split, "model")
 
 

@@ -8,6 +8,7 @@ interrupted run goes on where it stopped.
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from itertools import count
 from pathlib import Path
@@ -16,22 +17,22 @@ import numpy as np
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from .grammar import held_out, make_script
+from .grammar import Script, held_out, make_script
 from .held_out import SPLITS
 from .render import Dialogue, render
 from .tts import RATE, held_out_voices
-from .wide import dictation
 
 SHARD = 64  # dialogues
+Wide = Callable[[np.random.Generator], Script]  # scripts beyond the domain, as of `wide.py`
 
 
 def make_dialogue(
-    seed: int, split: str, index: int, behaviour: str | None = None, text: Path | None = None
+    seed: int, split: str, index: int, behaviour: str | None = None, wide: Wide | None = None
 ) -> Dialogue:
-    """Dialogue `index`, or a dictation from the folder `text`; scripts too long for a dialogue are drawn again."""
+    """Dialogue `index`, its script from the grammar or from `wide`; one too long for a dialogue is drawn again."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     while True:
-        script = dictation(rng, text) if text else make_script(rng, split, behaviour)
+        script = wide(rng) if wide else make_script(rng, split, behaviour)
         dialogue = render(script, rng, split)
         if dialogue is not None:
             return dialogue
@@ -67,10 +68,10 @@ def _packed(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return np.round(np.concatenate(pieces, -1) * 32767).astype(np.int16), offsets
 
 
-def write_shard(folder: Path, seed: int, split: str, number: int, text: Path | None = None) -> Path:
+def write_shard(folder: Path, seed: int, split: str, number: int, wide: Wide | None = None) -> Path:
     """Renders and writes one shard; the audio file is renamed into place last."""
     numbers = range(number * SHARD, (number + 1) * SHARD)
-    dialogues = [make_dialogue(seed, split, i, text=text) for i in numbers]
+    dialogues = [make_dialogue(seed, split, i, wide=wide) for i in numbers]
     audio, offsets = _packed([d.audio for d in dialogues])
     reference, reference_offsets = _packed([d.reference for d in dialogues])
     lines = [json.dumps(record(d, f"{split}-{seed}-{number * SHARD + k}")) for k, d in enumerate(dialogues)]
@@ -117,7 +118,7 @@ def write_manifest(folder: Path, seed: int, split: str) -> dict:
 
 
 def write_shards(
-    folder: Path, hours: float, seed: int, split: str, workers: int, text: Path | None = None
+    folder: Path, hours: float, seed: int, split: str, workers: int, wide: Wide | None = None
 ) -> dict:
     """Shards 0, 1, ... until `hours` are there; returns the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ def write_shards(
                     done += shard_stats(path)[0]
                     bar.update(min(done, hours) - bar.n)
                 else:
-                    running.add(pool.submit(write_shard, folder, seed, split, number, text))
+                    running.add(pool.submit(write_shard, folder, seed, split, number, wide))
             finished, running = wait(running, return_when=FIRST_COMPLETED) if running else (set(), running)
             for future in finished:
                 more = shard_stats(future.result())[0]

@@ -14,11 +14,11 @@ from zlib import crc32
 import numpy as np
 from scipy.signal import resample
 
-from . import sounds, tts_espeak, tts_festival, tts_flite
+from . import sounds, tts_espeak, tts_festival, tts_flite, tts_recorded
 
 RATE = 16_000
 LEVEL = 10 ** (-23 / 20)  # rms of speech, full scale 1
-ENGINES = {"flite": tts_flite.speak, "espeak": tts_espeak.speak, "festival": tts_festival.speak}
+ENGINES = {"flite": tts_flite.speak, "espeak": tts_espeak.speak, "festival": tts_festival.speak, "recorded": tts_recorded.speak}
 ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc", "en-029")
 HELD_OUT_ACCENTS = ("en-gb-scotland", "en-gb-x-gbcwmd")
 VARIANTS = {
@@ -57,7 +57,7 @@ SHARES = {
 class VoiceSpec:
     """Who speaks. `pitch`: median Hz (espeak: 0-99); `range`: factor on the pitch movement (espeak: 0-99)."""
 
-    engine: str  # flite | espeak | festival
+    engine: str  # flite | espeak | festival | recorded
     name: str
     sex: str  # F | M, as it sounds
     warp: float  # vocal tract: all formants times this
@@ -84,6 +84,11 @@ class Speech:
 
     audio: np.ndarray
     words: list[tuple[str, float, float]]
+
+
+def recorded_voice(path: str) -> VoiceSpec:
+    """The voice that says what the recording at `path` holds, and nothing else."""
+    return VoiceSpec("recorded", path, "-", 1.0, 0, 1.0, 1.0)
 
 
 def is_held_out(voice: VoiceSpec) -> bool:

@@ -1,7 +1,8 @@
 """Wide speech: what the listen head hears beside the domain, so that it learns how any word sounds.
 
-In the domain alone it learns to guess: a name that it never met becomes one that it knows. Half of the utterances are
-sentences of public dialogues, half are random words of them, so that nothing can be guessed.
+In the domain alone it learns to guess: a word that it never met becomes one that it knows. Half of the utterances are
+sentences of public dialogues, half are random words of them and names that nobody has, so that nothing can be guessed.
+Recordings of people stand beside them.
 """
 
 import gzip
@@ -9,34 +10,37 @@ import json
 import re
 from collections import Counter
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from .held_out import pick
 from .script import Script, Turn
-from .words import TEST_NAMES
+from .tts import recorded_voice
+from .tts_recorded import is_aligned, read_recordings
+from .words import TEST_NAMES, invented_names
 
 LENGTH = (2, 9)  # words of an utterance
 COMMON = 6  # a word met so often in the texts is one
-TURNS = 18  # at most, from one dialogue: no source fills the list
+NAMES = 20_000  # invented ones
+TURNS = 18  # at most, from one dialogue
+PER_SOURCE = 60_000  # sentences at most, so that no source fills the list
 
 
 @lru_cache(1)
-def read_texts(folder: Path, limit: int = 400_000) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def read_texts(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(sentences, words) in spoken form of the `*.jsonl.gz` dialogues of a folder, without the held-out names."""
     sentences: list[str] = []
     for path in sorted(folder.glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as file:
-            for line in file:
-                texts = [turn["text"] for turn in json.loads(line)["turns"][:TURNS]]
-                sentences += [s for text in texts for s in spoken_sentences(text)]
-                if len(sentences) > limit:
-                    break
+            sentences += islice(
+                (s for line in file for turn in json.loads(line)["turns"][:TURNS] for s in spoken_sentences(turn["text"])), PER_SOURCE
+            )
     if not sentences:
         raise ValueError(f"--text is {str(folder)!r}, which holds no dialogues; expected *.jsonl.gz with a list of `turns` a line")
     counts = Counter(word for sentence in sentences for word in sentence.split())
-    return tuple(sentences), tuple(sorted(word for word, n in counts.items() if n >= COMMON and len(word) > 1))
+    return tuple(dict.fromkeys(sentences)), tuple(sorted(word for word, n in counts.items() if n >= COMMON and len(word) > 1))
 
 
 def spoken_sentences(text: str) -> list[str]:
@@ -50,12 +54,24 @@ def spoken_sentences(text: str) -> list[str]:
 
 def dictation(rng: np.random.Generator, folder: Path) -> Script:
     """A user who says two to four things that are no questions; nobody answers."""
-    sentences, words = read_texts(folder)
+    (sentences, words), names = read_texts(folder), invented_names(NAMES)
 
     def utterance() -> str:
         if rng.random() < 0.5:
             return pick(rng, sentences)
-        return " ".join(pick(rng, words) for _ in range(int(rng.integers(2, 7))))
+        return " ".join(pick(rng, names if rng.random() < 0.2 else words) for _ in range(int(rng.integers(2, 7))))
 
     turns = tuple(Turn("user", utterance()) for _ in range(int(rng.integers(2, 5))))
     return Script("dictation", "", "", turns, ())
+
+
+def recorded(rng: np.random.Generator, folder: Path, split: str) -> Script:
+    """A person of the split who says one to four of the sentences that the recordings of a folder hold; nobody answers."""
+    recordings, said = read_recordings(folder, split), []
+    n_words = np.cumsum([text.count(" ") + 1 for _, _, text in recordings])  # who said more is heard more often
+    while not said:
+        speaker = recordings[int(np.searchsorted(n_words, rng.integers(n_words[-1]), side="right"))][0]
+        own = rng.permutation([(path, text) for who, path, text in recordings if who == speaker])
+        said = list(islice((clip for clip in own if is_aligned(*clip)), int(rng.integers(1, 5))))
+    turns = tuple(Turn("user", str(text)) for _, text in said)
+    return Script("dictation", "", "", turns, (), notes={"voices": [recorded_voice(str(path)) for path, _ in said]})

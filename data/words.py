@@ -1,5 +1,7 @@
 """Word lists: names, numbers and the general vocabulary, all of them words that pronunciation lexica know."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from .held_out import is_held_out, pick
@@ -53,6 +55,7 @@ luke max mia noah oliver pat philip rosa stuart ted tim toby
 )
 
 
+@lru_cache(2)
 def invented_names(n: int) -> tuple[str, ...]:
     """`n` names that nobody has, of one to three syllables: what cannot be known must be heard, and copied."""
     rng = np.random.default_rng(0)

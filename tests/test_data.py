@@ -3,9 +3,11 @@
 import gzip
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
+import soundfile
 
 if not all(shutil.which(name) for name in ("flite", "espeak-ng", "festival")):
     pytest.skip("needs the speech synthesisers flite, espeak-ng and festival", allow_module_level=True)
@@ -16,7 +18,9 @@ from michiai.data.render import RESPONSE, STOP, render
 from michiai.data.shards import make_dialogue, record
 from michiai.data.streams import place_words
 from michiai.data.tts import RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise
-from michiai.data.wide import read_texts
+from michiai.data.tts_recorded import read_recordings
+from michiai.data.wide import NAMES, dictation, read_texts, recorded
+from michiai.data.words import invented_names
 
 VOICES = [
     VoiceSpec("flite", "slt", "F", 1.0, 180, 1.0, 1.0),
@@ -154,8 +158,30 @@ def test_dictation_says_words_of_public_text_but_no_held_out_name(tmp_path):
     sentences, words = read_texts(tmp_path)
     assert set(sentences) == {"hello there", "my old friend", "nobody knows why"}
     assert set(words) == {"hello", "there", "my", "old", "friend", "nobody", "knows", "why"}
-    made = make_dialogue(0, "train", 0, text=tmp_path)
+    made = make_dialogue(0, "train", 0, wide=partial(dictation, folder=tmp_path))
     said = [word for word, _, _ in made.words("user")]
-    assert 4 <= len(said) and set(said) <= set(words) and not made.words("model")
+    assert 4 <= len(said) and set(said) <= {*words, *invented_names(NAMES)} and not made.words("model")
     with pytest.raises(ValueError, match="holds no dialogues"):
         read_texts(tmp_path / "nothing")
+
+
+def test_recordings_of_people_get_the_times_of_their_words(tmp_path):
+    pytest.importorskip("pocketsphinx", reason="aligns recordings: pip install -e '.[eval]'")
+    text = "the old man walked slowly across the narrow bridge"
+    speech = synthesise(text, VoiceSpec("flite", "rms", "M", 1.0, 102, 1.0, 1.0))
+    soundfile.write(tmp_path / "one.wav", speech.audio, RATE)
+    line = {"path": "one.wav", "speaker": "anyone", "lang": "en"}
+    texts = [text.capitalize() + ".", "In 1984, etc.", '{"intent": "none"}', "Hannah sat there", ""]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(json.dumps(line | {"text": said}) for said in texts))
+    assert read_recordings(tmp_path, "train") == (("anyone", str(tmp_path / "one.wav"), text),)
+
+    made = make_dialogue(0, "train", 0, wide=partial(recorded, folder=tmp_path, split="train"))
+    found = made.words("user")
+    assert [word for word, _, _ in found] == text.split()
+    shift = np.median([a[1] - b[1] for a, b in zip(found, speech.words, strict=True)])
+    for (_, start, end), (_, wanted_start, wanted_end) in zip(found, speech.words, strict=True):
+        assert abs(start - shift - wanted_start) < 0.08 and abs(end - shift - wanted_end) < 0.08
+    with pytest.raises(ValueError, match="no English recording of a test speaker"):
+        read_recordings(tmp_path, "test")
+    with pytest.raises(ValueError, match="without a manifest.jsonl"):
+        read_recordings(tmp_path / "nothing", "train")
