@@ -87,6 +87,12 @@ def next_text(own_text: Tensor, user_text: Tensor, state: StreamState, special: 
     return queue[:, :2]
 
 
+def words_due(state: StreamState) -> bool:
+    """Whether words enter the text lane before the next frame; on a GPU, which one would have to wait for, always True."""
+    news = [state[path] for path in ("own_text", "user_text", "backbone.waiting") if path in state]
+    return any(part.is_cuda or bool(part.any()) for part in news)
+
+
 def text_lane(user_text: Tensor, own_text: Tensor, special: dict[str, int]) -> Tensor:
     """`next_text` of whole conversations from their start: tokens [B, T, 2], before each frame.
 

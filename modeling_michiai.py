@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from .backbone_michiai import SOUND, TEXT, Backbone, kind_of, newest_text, next_text, text_lane
+from .backbone_michiai import SOUND, TEXT, Backbone, kind_of, newest_text, next_text, text_lane, words_due
 from .codec_michiai import AudioEncoder
 from .configuration_michiai import MichiAIConfig
 from .listen_michiai import ListenHead, greedy_text
@@ -149,7 +149,7 @@ class MichiAIModel(PreTrainedModel):
             allowed: [B, V] bool, tokens that may be said now; None: all.
             choose: function from logits [B, V] to tokens [B]; None: the most likely.
         """
-        out = (self.runner or self.frame)(audio, state, noise, flow_steps)
+        out = (self.runner or self.frame)(audio, state, noise, flow_steps, words_due(state))
         if allowed is not None:
             out.text_logits = out.text_logits.masked_fill(~allowed, float("-inf"))
         if allowed is not None or choose is not None:
@@ -167,9 +167,14 @@ class MichiAIModel(PreTrainedModel):
             audio = torch.zeros(batch, self.config.frame_size, device=like.device)
             self.runner.ready(audio, state, like.new_zeros(batch, self.config.latent_dim), flow_steps)
 
-    def frame(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> StepOutput:
+    def frame(
+        self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True
+    ) -> StepOutput:
         """The arithmetic of `step`, with the most likely own text: on a GPU nothing in it waits for the
         device.
+
+        Args:
+            words: whether words may enter the text lane; False where none is due saves their empty positions.
         """
         B = len(audio)
         memory = {name: state.get(name) for name in ("own_text", "user_text", "latent")}
@@ -182,10 +187,12 @@ class MichiAIModel(PreTrainedModel):
             }
         heard = self.listen(audio, self.backbone.embed_text(memory["user_text"]), state)
         user_text = greedy_text(heard, self.backbone.table)
-        words = next_text(memory["own_text"][:, 0], memory["user_text"][:, 0], state, self.config.special_tokens)
         x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"], state)
-        kind = torch.cat([kind_of(words), torch.full_like(words[:, :1], SOUND)], 1)
-        hidden = self.backbone(torch.cat([self.backbone.embed_text(words).to(x.dtype), x], 1), kind, state)[:, 2:]
+        kind = torch.full_like(user_text, SOUND)
+        if words:
+            new = next_text(memory["own_text"][:, 0], memory["user_text"][:, 0], state, self.config.special_tokens)
+            x, kind = torch.cat([self.backbone.embed_text(new).to(x.dtype), x], 1), torch.cat([kind_of(new), kind], 1)
+        hidden = self.backbone(x, kind, state)[:, -1:]
         logits = self.backbone.frame_logits(hidden[:, 0], state["backbone.text"])
         latent = self.speak_head(hidden, noise[:, None], flow_steps)
         sound = self.vocoder(latent, state)

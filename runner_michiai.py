@@ -25,22 +25,22 @@ from .streaming_michiai import StreamState
 WARM_UP = 3
 
 
-def shape_of(audio: Tensor, state: StreamState, flow_steps: int) -> tuple[int, ...]:
-    """What a record is made for: batch, slots of the prompt, flow steps."""
-    return len(audio), state["backbone.prompt"].shape[4], flow_steps
+def shape_of(audio: Tensor, state: StreamState, flow_steps: int, words: bool = True) -> tuple[int, ...]:
+    """What a record is made for: batch, slots of the prompt, flow steps, whether words enter the text lane."""
+    return len(audio), state["backbone.prompt"].shape[4], flow_steps, words
 
 
 class _Frame(nn.Module):
     """`MichiAIModel.frame` as tensors in, tensors out: what a trace can hold."""
 
-    def __init__(self, model: Any, paths: list[str], flow_steps: int) -> None:
+    def __init__(self, model: Any, paths: list[str], flow_steps: int, words: bool) -> None:
         super().__init__()
         self.parts = nn.ModuleList([model.listen, model.backbone, model.speak_head, model.vocoder])
-        self.run, self.paths, self.flow_steps = model.frame, paths, flow_steps
+        self.run, self.paths, self.flow_steps, self.words = model.frame, paths, flow_steps, words
 
     def forward(self, audio: Tensor, noise: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
         state = StreamState(zip(self.paths, memory, strict=True))
-        out = vars(self.run(audio, state, noise, self.flow_steps))
+        out = vars(self.run(audio, state, noise, self.flow_steps, self.words))
         return *out.values(), *(state[path] for path in self.paths)
 
 
@@ -50,30 +50,31 @@ class TraceRunner:
     def __init__(self, model: Any) -> None:
         self.model, self.traces = model, {}
 
-    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> Any:
+    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True) -> Any:
+        self.ready(audio, state, noise, flow_steps)
         # the traced frame, {path: memory on the meta device}, StepOutput
-        trace, empty, output = self.traces[self.ready(audio, state, noise, flow_steps)]
+        trace, empty, output = self.traces[shape_of(audio, state, flow_steps, words)]
         memory = [state[path] if path in state else _zeros(like) for path, like in empty.items()]
         values = trace(audio, noise, *memory)
         n_out = len(values) - len(memory)
         state.update(zip(empty, values[n_out:], strict=True))
         return output(*values[:n_out])
 
-    def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> tuple[int, ...]:
-        """Record the frame for such conversations, if that is not done; -> its key."""
+    def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> None:
+        """Record the frame for such conversations, with words and without, if that is not done."""
         self.model.backbone.open(noise, state)
-        key = shape_of(audio, state, flow_steps)
-        if key not in self.traces:
-            self.traces[key] = self._trace(audio, state.fork(), noise, flow_steps)
-        return key
+        for words in (True, False):
+            key = shape_of(audio, state, flow_steps, words)
+            if key not in self.traces:
+                self.traces[key] = self._trace(audio, state.fork(), noise, flow_steps, words)
 
     def _trace(
-        self, audio: Tensor, scratch: StreamState, noise: Tensor, flow_steps: int
+        self, audio: Tensor, scratch: StreamState, noise: Tensor, flow_steps: int, words: bool
     ) -> tuple[Any, StreamState, type]:
         output = type(
-            self.model.frame(audio, scratch, noise, flow_steps)
+            self.model.frame(audio, scratch, noise, flow_steps, words)
         )  # this also makes the memories a new state lacks
-        frame = _Frame(self.model, list(scratch), flow_steps).eval()
+        frame = _Frame(self.model, list(scratch), flow_steps, words).eval()
         memory = list(scratch.values())
         with warnings.catch_warnings():  # on shapes, which are fixed here, and on TorchScript's age
             warnings.simplefilter("ignore")
@@ -164,7 +165,7 @@ class GraphRunner:
     def __init__(self, model: Any) -> None:
         self.model, self.lent = model, {}
 
-    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> Any:
+    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True) -> Any:
         key = self.ready(audio, state, noise, flow_steps)
         return self.lent[key].step({"audio": audio, "noise": noise}, state)
 

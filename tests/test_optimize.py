@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from michiai import modeling_michiai
+from michiai.backbone_michiai import words_due
 from michiai.modeling_michiai import MichiAIModel
 from michiai.packed_michiai import Int8Linear, MatrixConv, MatrixConvTranspose
 from michiai.runner_michiai import GraphRunner, use_graph
@@ -123,6 +125,15 @@ def test_a_recorded_frame_equals_a_computed_one(fast: MichiAIModel) -> None:
         fast.runner = runner
 
 
+def test_a_frame_without_words_computes_nothing_else(plain: MichiAIModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    due: list[bool] = []
+    monkeypatch.setattr(modeling_michiai, "words_due", lambda state: due.append(words_due(state)) or due[-1])
+    skipping = run(plain)
+    assert 0 < sum(due) < FRAMES, "the test needs frames of both kinds"
+    monkeypatch.setattr(modeling_michiai, "words_due", lambda state: True)
+    torch.testing.assert_close(run(plain), skipping, atol=2e-5, rtol=0)
+
+
 def test_recorded_frames_keep_the_contract_of_memory(fast: MichiAIModel) -> None:
     """Fork, reset of a row, select and join; a state that has no prompt; one record for prompts of near
     lengths.
@@ -143,7 +154,7 @@ def test_recorded_frames_keep_the_contract_of_memory(fast: MichiAIModel) -> None
         other = StreamState()
         fast.prompt(other, torch.arange(10, 10 + count)[None], fast.default_voice[None])
         run(fast, other, frames=1)
-    assert len(fast.runner.traces) <= records + 1
+    assert len(fast.runner.traces) <= records + 2  # with words and without
 
 
 def test_two_conversations_take_turns_on_one_graph(plain: MichiAIModel) -> None:
