@@ -51,6 +51,7 @@ class concert dinner exam film game lesson lunch meeting party picnic race show 
 """.split()
 PETS = "bird cat dog fish goat horse mouse parrot pig rabbit snake turtle".split()
 CODES = "code password pin".split()
+VEHICLES = "boat bus ferry flight plane ship taxi train tram".split()
 
 
 def _time(rng) -> str:
@@ -83,7 +84,7 @@ VALUES = {
     "pet": lambda rng: pick(rng, PETS),
     "item": lambda rng: pick(rng, ITEMS),
 }
-SUBJECTS = {"item": ITEMS, "city": CITIES, "shop": SHOPS, "event": EVENTS, "code": CODES}
+SUBJECTS = {"item": ITEMS, "city": CITIES, "shop": SHOPS, "event": EVENTS, "code": CODES, "vehicle": VEHICLES}
 
 
 @dataclass(frozen=True)
@@ -248,6 +249,13 @@ RELATIONS = (
         "time",
         "the train to {s} leaves at {v}",
         ("when does the train to {s} leave", "what time is the train to {s}", "when is the train to {s}"),
+    ),
+    Relation(
+        "departs",
+        "vehicle",
+        "time",
+        "the {s} leaves at {v}",
+        ("when does the {s} leave", "what time does the {s} leave", "at what time does the {s} leave"),
     ),
     Relation(
         "platform",

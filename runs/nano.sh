@@ -4,7 +4,7 @@
 # the weights of the one before (`--init`): LOG.md says what each leg was, how far it got, and what it scored.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
-SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, heard by codec and vocoder alone
+SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder and the listen head
 TEXTS=${3:-}               # public dialogues (*.jsonl.gz); optional: words beyond the domain, heard by the listen head alone
 PY=${PYTHON:-python}
 HERE=$(cd "$(dirname "$0")/.." && pwd)
@@ -21,8 +21,12 @@ LISTEN_DATA=("$RUN/data/train")
 $PY -m michiai.data "$RUN/data/train" --hours 36 --seed 1 --split train --workers 2
 $PY -m michiai.data "$RUN/data/test" --hours 1 --seed 1 --split test --workers 2
 if [ -n "$TEXTS" ]; then
-  $PY -m michiai.data "$RUN/data/wide" --hours 4 --seed 4 --split train --workers 2 --text "$TEXTS"
+  $PY -m michiai.data "$RUN/data/wide" --hours 24 --seed 4 --split train --workers 2 --text "$TEXTS"
   LISTEN_DATA+=("$RUN/data/wide")
+fi
+if [ -n "$SPEECH" ]; then  # a tenth of the clips, and they are the hardest: heard twice as often
+  $PY -m michiai.data "$RUN/data/human" --hours 4.5 --seed 5 --split train --workers 2 $SPEECH
+  LISTEN_DATA+=("$RUN/data/human" "$RUN/data/human")
 fi
 
 # 3. parts: codec and vocoder together; listen head
