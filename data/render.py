@@ -15,7 +15,7 @@ from .held_out import pick
 from .tts import LEVEL, RATE, Speech, VoiceSpec, join, sample_voice, synthesise
 from .words import sentence_of
 
-RESPONSE = (0.52, 0.72)
+RESPONSE = (0.60, 0.80)  # earlier, and the last piece of a name is not yet heard when the answer begins
 STOP = (0.60, 0.76)
 FADE = 0.04
 PAUSE = (0.6, 1.8)

@@ -158,7 +158,7 @@ class ListenBatches:
     def clip(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """audio int16 [N], rate [], tokens int64 [T], letters int64 [2 T], turn [2, T]."""
         entry = self.shards.entries[rng.integers(len(self.shards.entries))]
-        channel = int(rng.choice(3, p=self.shares))
+        channel = int(rng.choice(3, p=self.shares)) if entry.info["model_words"] else USER
         rate = math.exp(rng.uniform(math.log(SLOWEST), math.log(FASTEST))) if rng.random() < 0.7 else 1.0
         words: Words = [] if channel == MODEL else entry.info["user_words"]
         if channel != USER:

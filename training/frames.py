@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from michiai.backbone_michiai import ASIDE, DONE, SOUND, TEXT, TURN, WORD, text_lane
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.data.grammar import Script, make_script
+from michiai.data.render import RESPONSE
 from michiai.data.streams import place_words
 from michiai.training.prepare import own_stream
 
@@ -48,7 +49,7 @@ def virtual_dialogue(script: Script, rng: np.random.Generator) -> dict:
         start = now
         before = turns[-1] if turns else None
         if turn.who == "model" and before and turn.timing == "after":
-            start = before["end"] + rng.uniform(0.52, 0.72)
+            start = before["end"] + rng.uniform(*RESPONSE)
         elif before and turn.timing in ("interrupt", "backchannel"):
             start = rng.uniform(before["start"] + 0.4, max(before["start"] + 0.5, before["end"] - 0.6))
         elif before and turn.timing == "overlap":
