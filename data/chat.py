@@ -4,7 +4,7 @@ import numpy as np
 
 from .contexts import UNKNOWN_ACCEPT, UNKNOWN_REPLIES, ask_absent
 from .exchange import Exchange
-from .held_out import belongs, pick, pick_form
+from .held_out import pick, pick_form
 from .relations import CITIES, ITEMS
 from .sayings import (
     ASK_MY_NAME,

@@ -10,6 +10,7 @@ frames only: own latents and own text, and of the user what the listen head real
 import argparse
 import json
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.data.streams import place_words
 from michiai.listen_michiai import ListenHead, greedy_text
+from michiai.training.audio_data import augment_audio, noise_bank, uniform, warp_mel
 from michiai.training.common import load_part, save_tensors
 from michiai.training.listen import load_table
 
@@ -66,6 +68,7 @@ class Preparer(nn.Module):
         if listen:
             self.listen = ListenHead(config, config.text_config.hidden_size)
             load_part(self.listen, listen, "listen.")
+        self.bank = noise_bank(60, config.sampling_rate)
         self.eval()
 
     def heard(self, infos: list[dict], user: Tensor, lengths: list[int]) -> dict[str, list[Tensor]]:
@@ -84,13 +87,22 @@ class Preparer(nn.Module):
         Frame by frame it would feed back each token that it heard. Here whole clips are heard PASSES times, each time with the tokens
         of the pass before (at first the script's, `tokens` [B, T]): close to the same, and several times as fast.
         """
-        listen, embeds = self.listen, Tensor()
+        listen, embeds, mel = self.listen, Tensor(), self.strangers(user)
         with torch.autocast(user.device.type, torch.bfloat16):
-            sound = listen.encode(listen.mel(user))
+            sound = listen.encode(mel)
             for _ in range(PASSES):
                 out = listen.attend(sound, F.embedding(F.pad(tokens[:, :-1], (1, 0)), self.table))
                 tokens, embeds = greedy_text(out, self.table), out.embeds
         return tokens, embeds
+
+    def strangers(self, user: Tensor) -> Tensor:
+        """Log-mel of `user` [B, N], most of them through other vocal tracts and noise: so that it errs as it does with strangers,
+        and the backbone learns to answer what was heard not quite.
+        """
+        user = torch.where(torch.rand(len(user), 1) < 0.5, augment_audio(user, self.bank), user)
+        mel = self.listen.mel(user)
+        stretch = torch.exp(uniform(len(mel), -0.15, 0.15, mel.device, chance=0.6))
+        return warp_mel(mel, torch.ones(len(mel)), mel.shape[2], stretch, self.config.sampling_rate / 2)
 
     @torch.inference_mode()
     def shard(self, path: Path) -> tuple[dict[str, Tensor], list[dict]]:
@@ -143,6 +155,7 @@ def main() -> None:
         target = args.out / path.name
         if target.exists():
             continue
+        torch.manual_seed(zlib.crc32(path.name.encode()))
         tensors, infos = preparer.shard(path)
         target.with_suffix(".jsonl").write_text("".join(json.dumps(i) + "\n" for i in infos))
         save_tensors(target, tensors)
