@@ -70,7 +70,7 @@ class SpeakConfig:
     depth: int = 3
     time_features: int = 128
     text_lead: int = 2  # frames by which own text leads own audio
-    temperature: float = 0.7  # variance of the noise that sampling starts from
+    temperature: float = 0.1  # variance of the noise that sampling starts from: the less, the better it is understood
 
 
 PARTS: dict[str, type] = {
