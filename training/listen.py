@@ -219,7 +219,7 @@ def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads or torch.get_num_threads())
     config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer, trust_remote_code=True)
     stage = ListenStage(config, load_table(args.table))
     shards = Shards(*args.data, limit=args.shards)
     if args.evaluate:
