@@ -22,16 +22,12 @@ from .sayings import (
     SPELLABLE_NAMES,
     TELL_NAME,
 )
-from .words import ADJECTIVES, FOODS, PEOPLE, TEST_NAMES, THINGS, TRAIN_NAMES, sentence_of
-
-
-def _names(split: str) -> tuple[str, ...]:
-    return TRAIN_NAMES if split == "train" else TEST_NAMES
+from .words import ADJECTIVES, FOODS, PEOPLE, THINGS, names_of, sentence_of
 
 
 def smalltalk(rng: np.random.Generator, split: str) -> list[Exchange]:
     if rng.random() < 0.2:
-        name = pick(rng, _names(split))
+        name = pick(rng, names_of(split))
         return [
             Exchange(
                 "smalltalk", pick_form(rng, TELL_NAME, split).format(n=name), f"nice to meet you {name}"
@@ -45,7 +41,7 @@ def smalltalk(rng: np.random.Generator, split: str) -> list[Exchange]:
 def persona(rng: np.random.Generator, split: str) -> tuple[str, str, str]:
     """(instructions, name, role): who the model is told to be; empty instructions make the default."""
     roll = rng.random()
-    name, role = pick(rng, _names(split)), pick(rng, ROLES)
+    name, role = pick(rng, names_of(split)), pick(rng, ROLES)
     manner = pick(rng, ("", "", "kind ", "friendly ", "funny ", "clever ", "polite "))
     if roll < 0.4:
         return f"{pick(rng, ('your name is', 'you are', 'you are called'))} {name} .", name, ""
@@ -77,7 +73,7 @@ def repeat(rng: np.random.Generator, split: str) -> list[Exchange]:
 
 def spell(rng: np.random.Generator, split: str) -> list[Exchange]:
     """Its letters: knowledge, as capitals are, since a piece does not show how it is spelled; names are held out."""
-    word = pick(rng, SPELLABLE_NAMES if split == "test" and rng.random() < 0.2 else SPELLABLE)
+    word = pick(rng, SPELLABLE if rng.random() < 0.5 else SPELLABLE_NAMES[split])
     letters = " ".join(word)
     return [Exchange("spell", pick_form(rng, SPELL, split).format(s=word), letters, (letters,))]
 
@@ -99,7 +95,7 @@ def unknown(rng: np.random.Generator, split: str, facts: tuple = ()) -> list[Exc
     ask = form.format(
         c=pick(rng, CITIES),
         d=pick(rng, CITIES),
-        n=pick(rng, _names(split)),
+        n=pick(rng, names_of(split)),
         t=pick(rng, THINGS if rng.random() < 0.7 else ITEMS),
         f=pick(rng, FOODS),
         a=pick(rng, ADJECTIVES),

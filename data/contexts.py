@@ -7,7 +7,7 @@ import numpy as np
 from .exchange import Exchange
 from .held_out import belongs, pick
 from .relations import ALL_RELATIONS, SUBJECTS, VALUES, Relation
-from .words import TEST_NAMES, TRAIN_NAMES
+from .words import names_of
 
 UNKNOWN_REPLIES = ("i do not know that", "i do not know that", "i am sorry i do not know")
 UNKNOWN_ACCEPT = ("do not know", "don't know", "not sure")
@@ -26,7 +26,7 @@ class Fact:
 
 def make_fact(rng: np.random.Generator, split: str, relation: Relation) -> Fact:
     """A fact of this split: names, and (subject, value) pairs without one, are held out."""
-    names = TRAIN_NAMES if split == "train" else TEST_NAMES
+    names = names_of(split)
     if relation.subject == "name":
         return Fact(relation, pick(rng, names), VALUES[relation.value](rng))
     while True:

@@ -3,7 +3,8 @@
 The forms under "test" stand in the test split alone.
 """
 
-from .words import ADJECTIVES, TEST_NAMES, THINGS, TRAIN_NAMES
+from .held_out import SPLITS
+from .words import ADJECTIVES, THINGS, names_of
 
 DEFAULT_NAME = "michi"
 ROLES = tuple(
@@ -153,6 +154,11 @@ ASK_NAME = {
         "what are you called",
         "what do people call you",
         "how should i call you",
+        "i would like to know your name",
+        "what was your name",
+        "and your name is",
+        "who am i talking to",
+        "please tell me who you are",
     ),
     "test": ("how are you called", "say your name please"),
 }
@@ -166,6 +172,12 @@ ASK_ROLE = {
         "which job do you have",
         "do you have a job",
         "what do you do for work",
+        "what are you by profession",
+        "do you work",
+        "can you tell me your job",
+        "what kind of work do you do",
+        "i would like to know your job",
+        "please tell me what you do",
     ),
     "test": ("what job is yours", "may i know your job"),
 }
@@ -177,6 +189,12 @@ TELL_NAME = {
         "hi my name is {n}",
         "call me {n}",
         "you can call me {n}",
+        "people call me {n}",
+        "they call me {n}",
+        "i'm {n}",
+        "the name is {n}",
+        "my friends call me {n}",
+        "hey it is {n} here",
     ),
     "test": ("this is {n} speaking", "good morning i am {n}"),
 }
@@ -190,6 +208,12 @@ ASK_MY_NAME = {
         "can you say my name",
         "what am i called",
         "how do you call me",
+        "do you remember my name",
+        "can you tell me who i am",
+        "what did i say my name was",
+        "please tell me my name",
+        "could you say my name",
+        "who are you talking to",
     ),
     "test": ("how am i called", "what name do i have"),
 }
@@ -202,6 +226,12 @@ REPEAT = {
         "please repeat {s}",
         "can you say {s}",
         "say after me {s}",
+        "could you repeat {s}",
+        "would you say {s}",
+        "repeat these words {s}",
+        "i want you to say {s}",
+        "say this {s}",
+        "say it after me {s}",
     ),
     "test": ("now repeat {s}", "try to say {s}"),
 }
@@ -214,6 +244,12 @@ SPELL = {
         "spell the word {s}",
         "how is {s} spelled",
         "could you spell {s}",
+        "what are the letters of {s}",
+        "how would you spell {s}",
+        "please spell the word {s}",
+        "can you tell me the spelling of {s}",
+        "i need the spelling of {s}",
+        "say the letters of {s}",
     ),
     "test": ("spell {s} for me", "tell me how to spell {s}"),
 }
@@ -241,8 +277,8 @@ LAUGH = {
     ),
     "test": ("give me a laugh", "please laugh for me now"),
 }
-SPELLABLE = tuple(dict.fromkeys(w for w in THINGS + ADJECTIVES + TRAIN_NAMES if 2 < len(w) < 7))
-SPELLABLE_NAMES = tuple(w for w in TEST_NAMES if len(w) < 7)
+SPELLABLE = tuple(dict.fromkeys(w for w in THINGS + ADJECTIVES if 2 < len(w) < 7))
+SPELLABLE_NAMES = {split: tuple(w for w in names_of(split) if len(w) < 7) for split in SPLITS}
 
 
 def _forms(text: str) -> tuple[str, ...]:

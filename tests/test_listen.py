@@ -16,6 +16,7 @@ from michiai.training.audio_data import (
     augment_audio,
     augment_mel,
     noise_bank,
+    reverberate,
     turn_target,
     warp_mel,
 )
@@ -144,13 +145,24 @@ def test_warping_moves_time_and_frequency() -> None:
     assert warped[1].amax(1).argmax() > 42
 
 
+def test_a_room_adds_a_tail_after_the_sound_and_keeps_what_came_first() -> None:
+    audio = torch.zeros(3, 16_000)
+    audio[:, 1000] = 1.0
+    torch.manual_seed(0)
+    heard = reverberate(audio, 16_000)
+    torch.testing.assert_close(heard[:, :1030], audio[:, :1030], atol=1e-5, rtol=0)  # nothing within 2 ms
+    tail = heard[:, 1032:7400].norm(dim=1)
+    assert (tail > 0.12).all() and (tail < 0.51).all()  # 18 to 6 dB below the sound
+    assert heard[:, 7402:].abs().max() < 1e-4
+
+
 def test_augmentation_is_finite_and_seeded() -> None:
     bank = noise_bank(3, 16_000)
     audio = torch.cat([torch.randn(3, 16_000) * 0.1, torch.zeros(1, 16_000)])
     results = []
     for _ in range(2):
         torch.manual_seed(1)
-        results.append((augment_audio(audio, bank), augment_mel(torch.randn(4, 80, 100))))
+        results.append((augment_audio(audio, bank, 16_000), augment_mel(torch.randn(4, 80, 100))))
     assert all(torch.isfinite(part).all() for part in results[0]) and results[0][0].abs().max() <= 1
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 pytest.importorskip("gradio", reason="the Space's packages are not installed: pip install -e .[app]")
 
@@ -15,7 +16,7 @@ from space.engine import Engine  # noqa: E402
 from space.guard import ELSEWHERE, OwnOriginOnly  # noqa: E402
 from space.places import Places  # noqa: E402
 from space.playout import KEEP, MOST, Playout  # noqa: E402
-from space.reference import check_reference  # noqa: E402
+from space.reference import check_reference, two_pitches  # noqa: E402
 from space.settings import Settings  # noqa: E402
 
 # -------------------------------------------------------------------- playout
@@ -242,6 +243,16 @@ def test_references_are_checked() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             check_reference(audio[:, None].repeat(2, axis=1), 16_000)
+
+
+def test_two_people_in_a_reference_are_remarked_on() -> None:
+    ada, ben, cleo = (soundfile.read(ROOT / f"examples/voice_{name}.wav", dtype="float32")[0] for name in ("ada", "ben", "cleo"))
+    for one in (ada, ben, cleo, np.concatenate([ada, ada[::-1]])):
+        assert two_pitches(one, 16_000) is None
+    low, high = two_pitches(np.concatenate([ada, ben]), 16_000)
+    assert 70 < low < 100 and 130 < high < 170
+    both = np.concatenate([ben, cleo])[:, None]
+    assert check_reference(both, 16_000)[-1] == "It sounds like two people, at 83 and 187 Hz: the clone will be neither."
 
 
 def test_settings_come_from_the_environment(monkeypatch) -> None:

@@ -247,9 +247,24 @@ def noise_bank(seconds: int, sampling_rate: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.stack([row / row.std() for row in rows])).float()
 
 
-def augment_audio(audio: Tensor, bank: Tensor) -> Tensor:
-    """Other voices far away, noise, then gain: [B, N] -> [B, N]."""
+def reverberate(audio: Tensor, sampling_rate: int) -> Tensor:
+    """Each row in a small room of its own, as `michiai.data.augment.room`: [B, N] -> [B, N]."""
     n_rows, n_samples = audio.shape
+    decay = torch.empty(n_rows, 1, device=audio.device).uniform_(0.12, 0.4)  # seconds until 60 dB are lost
+    time = torch.arange(int(0.4 * sampling_rate), device=audio.device) / sampling_rate
+    tail = torch.randn(n_rows, len(time), device=audio.device) * 10 ** (-3 * time / decay) * (time > 0.002)
+    tail = tail * (10 ** (torch.empty_like(decay).uniform_(-18, -6) / 20) / tail.norm(dim=1, keepdim=True))
+    size = n_samples + len(time)
+    return audio + torch.fft.irfft(torch.fft.rfft(audio, size) * torch.fft.rfft(tail, size), size)[:, :n_samples]
+
+
+def augment_audio(audio: Tensor, bank: Tensor, sampling_rate: int) -> Tensor:
+    """Rooms, other voices far away, noise, then gain: [B, N] -> [B, N]."""
+    n_rows, n_samples = audio.shape
+    inside = torch.rand(n_rows) < 0.25
+    if inside.any():
+        audio = audio.clone()
+        audio[inside] = reverberate(audio[inside], sampling_rate)
     device = audio.device
     level = audio.square().mean(1).clamp(min=1e-8).sqrt()
     far = torch.where(
@@ -263,7 +278,7 @@ def augment_audio(audio: Tensor, bank: Tensor) -> Tensor:
         [bank[kind, start : start + n_samples] for kind, start in zip(kinds, starts, strict=True)]
     )
     loudness = torch.where(
-        torch.rand(n_rows, device=device) < 0.35, 10 ** (uniform(n_rows, -40, -10, device) / 20), 0.0
+        torch.rand(n_rows, device=device) < 0.5, 10 ** (uniform(n_rows, -40, -8, device) / 20), 0.0
     )
     audio = audio + noise * (loudness * level)[:, None]
     return (audio * 10 ** (uniform(n_rows, -14, 6, device, chance=0.6) / 20)[:, None]).clamp(-1, 1)

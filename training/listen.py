@@ -73,7 +73,7 @@ class ListenStage(nn.Module):
         audio = batch["audio"].float() / 32768
         device = audio.device
         if self.augment:
-            audio = augment_audio(audio, self.bank)
+            audio = augment_audio(audio, self.bank, self.config.sampling_rate)
         with torch.autocast(device.type, enabled=False):
             mel = self.listen.mel(audio)
             stretch = torch.exp(uniform(len(mel), -0.13, 0.13, device, chance=0.7 * self.augment))

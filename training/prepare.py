@@ -99,7 +99,7 @@ class Preparer(nn.Module):
         """Log-mel of `user` [B, N], most of them through other vocal tracts and noise: so that it errs as it does with strangers,
         and the backbone learns to answer what was heard not quite.
         """
-        user = torch.where(torch.rand(len(user), 1) < 0.5, augment_audio(user, self.bank), user)
+        user = torch.where(torch.rand(len(user), 1) < 0.5, augment_audio(user, self.bank, self.config.sampling_rate), user)
         mel = self.listen.mel(user)
         stretch = torch.exp(uniform(len(mel), -0.15, 0.15, mel.device, chance=0.6))
         return warp_mel(mel, torch.ones(len(mel)), mel.shape[2], stretch, self.config.sampling_rate / 2)
