@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from michiai.backbone_michiai import ASIDE, DONE, SOUND, TEXT, TURN, WORD, text_lane
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.data.grammar import Script, make_script
+from michiai.data.mishear import misheard
 from michiai.data.render import RESPONSE
 from michiai.data.streams import place_words
 from michiai.training.prepare import own_stream
@@ -127,7 +128,7 @@ class Rows:
 
     def virtual_row(self, rng: np.random.Generator) -> dict:
         """A fresh script on a timeline, as `row` takes it: no sound, no voice."""
-        info = virtual_dialogue(make_script(rng, self.split), rng)
+        info = virtual_dialogue(misheard(rng, make_script(rng, self.split)), rng)
         n = int(info["seconds"] * self.config.frame_rate) + 1
         user = place_words(info["user_words"], self.tokenizer, n, at="end", offset_frames=self.config.listen_config.delay)
         own = own_stream(info, self.tokenizer, n, self.config)
@@ -195,7 +196,7 @@ class Rows:
         from michiai.data.text import dialogue_text
 
         while True:
-            script = make_script(rng, self.split)
+            script = misheard(rng, make_script(rng, self.split))
             if any(turn.who == "model" for turn in script.turns):
                 return self.tokens(dialogue_text(script, rng))[:320]
 

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 from michiai.backbone_michiai import Backbone
 from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.data.grammar import make_script
+from michiai.data.mishear import misheard
 from michiai.data.text import dialogue_text
 from michiai.training.common import fit, load_part, parser, train_attention
 
@@ -60,7 +61,7 @@ class TextBatches:
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
         texts = []
         while len(texts) < 4 * n:
-            script = make_script(rng, self.split)
+            script = misheard(rng, make_script(rng, self.split))
             if any(turn.who == "model" for turn in script.turns):
                 texts.append(dialogue_text(script, rng))
         ids = sorted(self.tokenizer(texts)["input_ids"], key=len)
