@@ -26,6 +26,7 @@ def made(rows: Rows, monkeypatch, behaviour: str, seed: int) -> tuple[str, dict[
 
     script = make_script(np.random.default_rng(seed), "train", behaviour)
     monkeypatch.setattr(frames, "make_script", lambda rng, split: script)
+    monkeypatch.setattr(frames, "misheard", lambda rng, script: script)
     monkeypatch.setattr(frames, "similar", lambda given, n, rng, length: given[:n])
     batch = rows(0, np.random.default_rng(seed), 1)
     return dialogue_text(script), {name: value[0] for name, value in batch.items()}
