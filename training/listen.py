@@ -228,7 +228,7 @@ def main() -> None:
         report(evaluate(stage.listen, stage.table, tokenizer, shards, config.frame_size, args.limit))
         return
     if args.init:
-        common.load_part(stage.listen, args.init, "listen.")
+        common.load_part(stage, args.init, new=("letters",))  # which a released file does not hold
     n_weights = sum(p.numel() for p in stage.parameters())
     print(f"{len(shards.entries)} dialogues, {shards.hours():.1f} h, {n_weights:,} weights")
     batches = ListenBatches(
