@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
-# Stages in brackets run side by side, one core each. The committed weights went through these stages in this order, but in five short legs, each from
+# Stages in brackets run side by side, one core each. The committed weights went through these stages in this order, but in six short legs, each from
 # the weights of the one before (`--init`): LOG.md says what each leg was, how far it got, and what it scored.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
@@ -14,11 +14,11 @@ export OMP_NUM_THREADS=1
 $PY -m michiai.training.tokenizer --out "$RUN/tokenizer"
 $PY -m michiai.training.text --tokenizer "$RUN/tokenizer" --out "$RUN/table" --steps 900 --batch 32 --lr 2e-3
 $PY -m michiai.training.text --tokenizer "$RUN/tokenizer" --init "$RUN/table/model.safetensors" --out "$RUN/text" \
-  --steps 4150 --batch 64 --lr 1.5e-3 --warmup 40 --weight-decay 0.05
+  --steps 6550 --batch 64 --lr 1.5e-3 --warmup 40 --weight-decay 0.05
 
 # 2. sound: two-channel dialogues, and wide speech
 LISTEN_DATA=("$RUN/data/train")
-$PY -m michiai.data "$RUN/data/train" --hours 47 --seed 1 --split train --workers 2
+$PY -m michiai.data "$RUN/data/train" --hours 58 --seed 1 --split train --workers 2
 $PY -m michiai.data "$RUN/data/test" --hours 1 --seed 1 --split test --workers 2
 if [ -n "$TEXTS" ]; then
   $PY -m michiai.data "$RUN/data/wide" --hours 20 --seed 4 --split train --workers 2 --text "$TEXTS"
@@ -33,14 +33,14 @@ fi
 $PY -m michiai.training.codec --data "$RUN/data/train" $SPEECH --share 0.06 --out "$RUN/codec" --steps 7800 --wave-frames 20 --warmup 60 &
 PARTS=$!
 $PY -m michiai.training.listen --data "${LISTEN_DATA[@]}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
-  --out "$RUN/listen" --steps 35000 --batch 12 --clip-frames 96 --lr 1.3e-3 --warmup 80
-wait $PARTS  # the committed listen head is the mean of its weights before (0.2) and after (0.8) the last 7,500 steps, when people joined
+  --out "$RUN/listen" --steps 42200 --batch 12 --clip-frames 96 --lr 1.3e-3 --warmup 80
+wait $PARTS  # at step 35,000 the committed listen head went on from the mean of its weights of then (0.8) and of 7,500 steps before (0.2), when people joined
 
 # 4. everything together
 $PY -m michiai.training.prepare --data "$RUN/data/train" --codec "$RUN/codec/model.safetensors" \
   --listen "$RUN/listen/model.safetensors" --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames"
 $PY -m torch.distributed.run --standalone --nproc_per_node 2 -m michiai.training.duplex --device cpu --text "$RUN/text/model.safetensors" --frames "$RUN/frames" --tokenizer "$RUN/tokenizer" \
-  --out "$RUN/duplex" --steps 5240 --batch 32 --lr 1.1e-3 --warmup 30
+  --out "$RUN/duplex" --steps 5570 --batch 32 --lr 1.1e-3 --warmup 30
 
 # 5. the model folder
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model
