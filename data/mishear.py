@@ -28,7 +28,7 @@ def _like(word: str) -> tuple[str, ...]:
 
 
 def _blurred(rng: np.random.Generator, word: str) -> str:
-    """The word with one letter in three to five lost, doubled or taken for a similar one."""
+    """The word with one letter, in long words up to a quarter of them, lost, doubled or taken for a similar one; or a vowel put in."""
     letters = list(word)
     for _ in range(1 + int(rng.random() * len(word) / 4)):
         i, roll = int(rng.integers(len(letters))), rng.random()

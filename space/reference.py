@@ -61,7 +61,7 @@ def two_pitches(sound: np.ndarray, rate: int) -> tuple[float, float] | None:
     pitch = np.log2(f0[voiced & (sure > 0.3)])
     if len(pitch) < 20:
         return None
-    centres, high = np.quantile(pitch, [0.1, 0.9]), np.zeros(len(pitch), bool)
+    centres = np.quantile(pitch, [0.1, 0.9])
     for _ in range(20):  # 2-means
         high = pitch > centres.mean()
         if high.all() or not high.any():

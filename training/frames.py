@@ -27,6 +27,7 @@ from michiai.data.mishear import misheard
 from michiai.data.render import RESPONSE
 from michiai.data.streams import place_words
 from michiai.training.prepare import own_stream
+from michiai.training.text import draw_text
 
 IGNORE = -1  # no target at this position: it is no frame
 
@@ -193,12 +194,7 @@ class Rows:
         return torch.where(turn.long().cumsum(0) > closed, 1.0, 0.1)
 
     def text_row(self, rng: np.random.Generator) -> list[int]:
-        from michiai.data.text import dialogue_text
-
-        while True:
-            script = misheard(rng, make_script(rng, self.split))
-            if any(turn.who == "model" for turn in script.turns):
-                return self.tokens(dialogue_text(script, rng))[:320]
+        return self.tokens(draw_text(rng, self.split))[:320]
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
         """`n` framed rows of similar length, all spoken or all virtual, under their own names; text rows as `plain` [n, text_rows, P]."""

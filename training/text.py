@@ -51,6 +51,14 @@ def own_words(tokens: Tensor, turn: int, done: int) -> Tensor:
     return (opened > closed - (tokens == done).long()) & (tokens != turn)
 
 
+def draw_text(rng: np.random.Generator, split: str) -> str:
+    """A dialogue in which the model says something, as plain text, now and then misheard."""
+    while True:
+        script = misheard(rng, make_script(rng, split))
+        if any(turn.who == "model" for turn in script.turns):
+            return dialogue_text(script, rng)
+
+
 class TextBatches:
     """Dialogues of similar length, as token ids [n, T] padded with 0."""
 
@@ -59,11 +67,7 @@ class TextBatches:
         self.split, self.max_tokens = split, max_tokens
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
-        texts = []
-        while len(texts) < 4 * n:
-            script = misheard(rng, make_script(rng, self.split))
-            if any(turn.who == "model" for turn in script.turns):
-                texts.append(dialogue_text(script, rng))
+        texts = [draw_text(rng, self.split) for _ in range(4 * n)]
         ids = sorted(self.tokenizer(texts)["input_ids"], key=len)
         first = int(rng.integers(0, len(ids) - n + 1))
         rows = [torch.tensor(row[: self.max_tokens]) for row in ids[first : first + n]]
