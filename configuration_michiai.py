@@ -26,7 +26,7 @@ class CodecConfig:
     mel_bins: int = 80
     n_fft: int = 512
     mel_rate: int = 100  # mel frames per second
-    width: int = 224
+    width: int = 120
     depth: int = 2  # residual blocks after each halving of the rate
     latent_dim: int = 32
 
@@ -56,7 +56,7 @@ class ListenConfig:
     mel_rate: int = 100
     conv_width: int = 192
     width: int = 256
-    layers: int = 5
+    layers: int = 7
     heads: int = 4
     window: int = 100  # frames that attention looks back
     delay: int = 3  # frames between the end of a word and its text token

@@ -8,6 +8,8 @@ from scipy.fft import next_fast_len
 from scipy.signal import fftconvolve, lfilter
 
 RATE = 16_000
+ROOM_DECAY = (0.12, 0.4)  # seconds in which a room's tail falls by 60 dB
+ROOM_BELOW = (6.0, 18.0)  # dB of the tail under the direct sound
 KINDS = ("none", "white", "pink", "brown", "hum", "babble")
 
 
@@ -59,12 +61,11 @@ def knocks(n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def room(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A small room: the direct sound and a tail dying by 60 dB in 0.12-0.4 s, 6-18 dB below it."""
-    decay = rng.uniform(0.12, 0.4)
-    n = int(decay * RATE)
+    """A small room: the direct sound and a decaying tail of noise."""
+    n = int(rng.uniform(*ROOM_DECAY) * RATE)
     tail = rng.standard_normal(n) * 10 ** (-3 * np.arange(n) / n)
     tail[: int(0.002 * RATE)] = 0
-    tail *= 10 ** (-rng.uniform(6, 18) / 20) / np.sqrt((tail**2).sum())
+    tail *= 10 ** (-rng.uniform(*ROOM_BELOW) / 20) / np.sqrt((tail**2).sum())
     return audio + fftconvolve(audio, tail)[: len(audio)]
 
 

@@ -30,7 +30,8 @@ if [ -n "$SPEECH" ]; then  # a tenth of the clips, and they are the hardest: hea
 fi
 
 # 3. parts: codec and vocoder together; listen head
-$PY -m michiai.training.codec --data "$RUN/data/train" $SPEECH --share 0.06 --out "$RUN/codec" --steps 7800 --wave-frames 20 --warmup 60 &
+($PY -m michiai.training.codec --width 224 --data "$RUN/data/train" $SPEECH --share 0.06 --out "$RUN/codec" --steps 7800 --wave-frames 20 --warmup 60
+ $PY -m michiai.training.encoder --data "$RUN/data/train" $SPEECH --codec "$RUN/codec/model.safetensors" --out "$RUN/encoder" --steps 3000 --lr 2e-3) &
 PARTS=$!
 $PY -m michiai.training.listen --data "${LISTEN_DATA[@]}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
   --out "$RUN/listen" --steps 42200 --batch 12 --clip-frames 96 --lr 1.3e-3 --warmup 80
@@ -44,6 +45,6 @@ $PY -m torch.distributed.run --standalone --nproc_per_node 2 -m michiai.training
 
 # 5. the model folder
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model
-$PY "$HERE/scripts/assemble.py" --codec "$RUN/codec/model.safetensors" --listen "$RUN/listen/model.safetensors" \
+$PY "$HERE/scripts/assemble.py" --codec "$RUN/encoder/model.safetensors" --listen "$RUN/listen/model.safetensors" \
   --duplex "$RUN/duplex/model.safetensors" --vocoder "$RUN/codec/model.safetensors" --tokenizer "$RUN/tokenizer" \
   --default-voice "$RUN/voice.wav" --out "$RUN/nano"

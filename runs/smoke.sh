@@ -17,7 +17,8 @@ wait $DATA || { cat "$RUN/data.log"; exit 1; }
 tail -n 1 "$RUN/data.log"
 
 # 2. parts
-$PY -m michiai.training.codec --data "$RUN/data" --out "$RUN/codec" "${SMALL[@]}"
+$PY -m michiai.training.codec --width 136 --data "$RUN/data" --out "$RUN/codec" "${SMALL[@]}"
+$PY -m michiai.training.encoder --data "$RUN/data" --codec "$RUN/codec/model.safetensors" --out "$RUN/encoder" "${SMALL[@]}"
 $PY -m michiai.training.listen --data "$RUN/data" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
   --out "$RUN/listen" "${SMALL[@]}"
 $PY -m michiai.training.duplex --text "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/virtual" --steps 2 --batch 2
@@ -32,7 +33,7 @@ $PY -m michiai.vocoder.train --data "$RUN/data" --codec "$RUN/codec/model.safete
 # 4. a model folder, and a conversation with it
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model
 $PY "$HERE/scripts/say.py" "what is three plus four" "$RUN/question.wav"
-$PY "$HERE/scripts/assemble.py" --codec "$RUN/codec/model.safetensors" --listen "$RUN/listen/model.safetensors" \
+$PY "$HERE/scripts/assemble.py" --codec "$RUN/encoder/model.safetensors" --listen "$RUN/listen/model.safetensors" \
   --duplex "$RUN/duplex/model.safetensors" --vocoder "$RUN/vocoder/model.safetensors" --tokenizer "$RUN/tokenizer" \
   --default-voice "$RUN/voice.wav" --out "$RUN/model"
 $PY -m michiai converse "$RUN/question.wav" "$RUN/answer.wav" --model "$RUN/model" --plot

@@ -34,7 +34,7 @@ TAKEN = {
 TIED = "backbone.language_model.lm_head.weight"
 # tensors that only training has, by the stage file in which they lie
 TRAINING_ONLY = {
-    "codec": ("vocoder.", "mel_head."),
+    "codec": ("teacher.", "vocoder.", "mel_head."),
     "listen": ("letters.",),
     "duplex": (),
     "vocoder": ("codec.", "mel_head.", "discriminator"),

@@ -1,6 +1,7 @@
 """The listen head hears the same in any chunks, and its training data says what was said when."""
 
 import json
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from michiai.training.audio_data import (
     warp_mel,
 )
 from michiai.training.listen import ListenStage, word_errors
+
+from helpers import ROOT
 
 FRAME = 1280
 
@@ -187,3 +190,18 @@ def test_word_errors() -> None:
     assert word_errors("a b c".split(), "a c".split()) == 1
     assert word_errors("a b c".split(), "x a b d".split()) == 2
     assert word_errors([], ["a"]) == 1
+
+
+def test_a_grown_head_hears_the_same_and_its_new_layers_learn(config: MichiAIConfig, listen: ListenHead) -> None:
+    grow = run_path(str(ROOT / "scripts" / "grow.py"))["grow"]
+    grown = grow({f"listen.{name}": t for name, t in listen.state_dict().items()}, [0, 1])
+    config.listen_config.layers = 4
+    deeper = ListenHead(config, 16)
+    deeper.load_state_dict({name.removeprefix("listen."): t for name, t in grown.items()})
+    audio, text = torch.randn(2, 9 * FRAME) * 0.1, torch.randn(2, 9, 16)
+    heard = deeper(audio, text)
+    assert torch.equal(heard.embeds, listen(audio, text).embeds)
+    heard.embeds.square().sum().backward()
+    assert all(deeper.transformer.layers[i].attention.out.weight.grad.abs().max() > 0 for i in (1, 3))
+    with pytest.raises(ValueError, match=r"names the layers \[7\]; the file has \[0, 1\]"):
+        grow({f"listen.{name}": t for name, t in listen.state_dict().items()}, [1, 7])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from michiai.vocoder.evaluate import word_errors
@@ -41,7 +42,7 @@ def test_loads_from_a_subfolder_as_remote_code(tmp_path: Path) -> None:
 
 def test_adversarial_gradients_stay_apart() -> None:
     torch.manual_seed(0)
-    stage = VocoderStage(tiny(), wave_frames=3, channels=2, adversarial_from=0)
+    stage = VocoderStage(tiny(), AudioEncoder(tiny()).requires_grad_(False), wave_frames=3, channels=2, adversarial_from=0)
     made = torch.randn(2, 3000, requires_grad=True)
     parts = stage.adversarial(made, torch.randn(2, 3000))
     judges = list(stage.discriminators.parameters())
@@ -53,7 +54,7 @@ def test_adversarial_gradients_stay_apart() -> None:
 
 def test_stage_trains_the_vocoder_and_not_the_encoder() -> None:
     torch.manual_seed(0)
-    stage = VocoderStage(tiny(), wave_frames=3, channels=2, adversarial_from=0)
+    stage = VocoderStage(tiny(), AudioEncoder(tiny()).requires_grad_(False), wave_frames=3, channels=2, adversarial_from=0)
     audio = (torch.randn(2, 5 * 1280) * 2000).to(torch.int16)
     losses = stage({"audio": audio}, 0)
     losses["loss"].backward()

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from michiai.codec_michiai import mel_scale
+from michiai.data.augment import ROOM_BELOW, ROOM_DECAY
 from michiai.data.streams import place_words
 
 Words = list[tuple[str, float, float]]  # word, start and end in seconds
@@ -250,10 +251,10 @@ def noise_bank(seconds: int, sampling_rate: int, seed: int = 0) -> Tensor:
 def reverberate(audio: Tensor, sampling_rate: int) -> Tensor:
     """Each row in a small room of its own, as `michiai.data.augment.room`: [B, N] -> [B, N]."""
     n_rows, n_samples = audio.shape
-    decay = torch.empty(n_rows, 1, device=audio.device).uniform_(0.12, 0.4)  # seconds until 60 dB are lost
-    time = torch.arange(int(0.4 * sampling_rate), device=audio.device) / sampling_rate
+    decay = torch.empty(n_rows, 1, device=audio.device).uniform_(*ROOM_DECAY)
+    time = torch.arange(int(ROOM_DECAY[1] * sampling_rate), device=audio.device) / sampling_rate
     tail = torch.randn(n_rows, len(time), device=audio.device) * 10 ** (-3 * time / decay) * (time > 0.002)
-    tail = tail * (10 ** (torch.empty_like(decay).uniform_(-18, -6) / 20) / tail.norm(dim=1, keepdim=True))
+    tail = tail * (10 ** (-torch.empty_like(decay).uniform_(*ROOM_BELOW) / 20) / tail.norm(dim=1, keepdim=True))
     size = n_samples + len(time)
     return audio + torch.fft.irfft(torch.fft.rfft(audio, size) * torch.fft.rfft(tail, size), size)[:, :n_samples]
 

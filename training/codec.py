@@ -73,6 +73,7 @@ def measure_latents(stage: Autoencoder, clips: Clips, n_batches: int = 24) -> No
 def main(argv: list[str] | None = None) -> None:
     p = parser(__doc__.split("\n")[0], steps=2500, batch=16, lr=1e-3)
     p.add_argument("--config", type=Path, help="folder with config.json; nano if left out")
+    p.add_argument("--width", type=int, help="of the encoder, if it is only to teach a smaller one (training/encoder.py)")
     p.add_argument("--data", type=Path, nargs="+", required=True, help="folders of shards")
     p.add_argument("--speech", type=Path, help="folder of recordings with manifest.jsonl")
     p.add_argument("--seconds", type=float, default=1.6, help="length of a clip")
@@ -87,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--init", type=Path, help="model.safetensors of an earlier run to start from")
     args: argparse.Namespace = p.parse_args(argv)
     config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
+    config.codec_config.width = args.width or config.codec_config.width
     torch.manual_seed(args.seed)
     stage = Autoencoder(config, args.kl_weight, args.wave_frames, args.wave_from)
     if args.init:

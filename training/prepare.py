@@ -21,12 +21,12 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.data.streams import place_words
 from michiai.listen_michiai import ListenHead, greedy_text
 from michiai.training.audio_data import augment_audio, noise_bank, uniform, warp_mel
 from michiai.training.common import load_part, save_tensors
+from michiai.training.encoder import load_encoder
 from michiai.training.listen import load_table
 
 PASSES = 2  # of the listen head over a shard
@@ -63,8 +63,7 @@ class Preparer(nn.Module):
     def __init__(self, config: MichiAIConfig, tokenizer: PreTrainedTokenizerBase, codec: str, listen: str | None, table: str):
         super().__init__()
         self.config, self.tokenizer, self.listen = config, tokenizer, None
-        self.codec, self.table = AudioEncoder(config), load_table(table)
-        load_part(self.codec, codec, "codec.")
+        self.codec, self.table = load_encoder(codec, config), load_table(table)
         if listen:
             self.listen = ListenHead(config, config.text_config.hidden_size)
             load_part(self.listen, listen, "listen.")

@@ -18,6 +18,7 @@ from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.training.clips import Clips, random_gain
 from michiai.training.common import fit, load_part, parser
+from michiai.training.encoder import load_encoder
 from michiai.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from michiai.vocoder.losses import SpectralLoss
 from michiai.vocoder_michiai import Vocoder
@@ -26,9 +27,11 @@ from michiai.vocoder_michiai import Vocoder
 class VocoderStage(nn.Module):
     """Clips in, losses out. B batch, N samples, T frames."""
 
-    def __init__(self, config: MichiAIConfig, wave_frames: int, channels: int, adversarial_from: int) -> None:
+    def __init__(
+        self, config: MichiAIConfig, codec: AudioEncoder, wave_frames: int, channels: int, adversarial_from: int
+    ) -> None:
         super().__init__()
-        self.codec, self.vocoder = AudioEncoder(config).requires_grad_(False), Vocoder(config)
+        self.codec, self.vocoder = codec, Vocoder(config)
         self.spectral = SpectralLoss(config.sampling_rate)
         self.discriminators = Discriminators(channels=channels) if adversarial_from >= 0 else None
         self.wave_frames, self.frame_size, self.adversarial_from = (
@@ -84,8 +87,8 @@ def main(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
     config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
     torch.manual_seed(args.seed)
-    stage = VocoderStage(config, args.wave_frames, args.channels, args.adversarial_from)
-    load_part(stage.codec, args.codec, "codec.")
+    codec = load_encoder(args.codec, config)
+    stage = VocoderStage(config, codec, args.wave_frames, args.channels, args.adversarial_from)
     load_part(stage.vocoder, args.vocoder or args.codec, "vocoder.")
     n_frames = round(args.seconds * config.frame_rate)
     clips = Clips(args.data, n_frames * config.frame_size, config.sampling_rate, args.speech)
