@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from michiai.training.common import fit, learning_rate, load_part, save_tensors
+from michiai.training.common import fit, learning_rate, load_part, optimizers, save_tensors
 
 from helpers import ROOT
 from tiny_stage import TinyStage, arguments, batches
@@ -67,6 +67,16 @@ def test_two_processes_give_the_loss_of_one(tmp_path: Path) -> None:
     assert np.allclose(losses(tmp_path / "one"), losses(tmp_path / "two"), rtol=1e-5)
     one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
     assert all(torch.allclose(one[k], two[k], atol=1e-5) for k in one)
+
+
+def test_muon_trains_hidden_matrices_and_adamw_the_rest() -> None:
+    stage = torch.nn.ModuleDict({"table": torch.nn.Embedding(40, 20), "frozen": torch.nn.Linear(20, 20), "tied": torch.nn.Linear(20, 40)})
+    stage["tied"].weight = stage["table"].weight
+    stage["frozen"].requires_grad_(False)
+    stage.update({"hidden": torch.nn.Linear(20, 30), "gate": torch.nn.Linear(20, 4), "conv": torch.nn.Conv1d(20, 20, 3)})
+    muon, adamw = ({id(p) for group in one.param_groups for p in group["params"]} for one in optimizers(stage, 1e-3, 0.0))
+    assert muon == {id(stage["hidden"].weight)}
+    assert muon | adamw == {id(p) for p in stage.parameters() if p.requires_grad} and not muon & adamw
 
 
 def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:

@@ -17,7 +17,7 @@ class TinyStage(nn.Module):
     def __init__(self, noise: float = 0.0) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.part = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 1))
+        self.part = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
         self.seldom = nn.Linear(5, 1)  # takes part in every second step only, as the speak head does
         self.noise = noise
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 BatchFn = Callable[[int, np.random.Generator, int], dict[str, Tensor]]
+NARROW = 16  # a matrix with fewer rows or columns is no hidden layer's: AdamW trains it
 
 
 def parser(description: str, *, steps: int, batch: int, lr: float) -> argparse.ArgumentParser:
@@ -68,18 +69,37 @@ def load_part(module: nn.Module, path: str | Path, prefix: str = "", *, new: tup
         raise ValueError(f"{path} lacks {[prefix + k for k in missing[:4]]}; was it written by another stage or version?")
 
 
+def optimizers(stage: nn.Module, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of hidden layers (https://kellerjordan.github.io/posts/muon), AdamW for tables, convolutions and vectors.
+
+    Muon's steps are scaled to the size of AdamW's (arXiv 2502.16982), so one learning rate serves both.
+    """
+    tables = {id(module.weight) for module in stage.modules() if isinstance(module, nn.Embedding)}
+    parameters = [p for p in stage.parameters() if p.requires_grad]
+    hidden = [p for p in parameters if p.ndim == 2 and min(p.shape) >= NARROW and id(p) not in tables]
+    of_muon = {id(p) for p in hidden}
+    others = [p for p in parameters if id(p) not in of_muon]
+    found: list[torch.optim.Optimizer] = []
+    if hidden:
+        found.append(torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+    if others:
+        found.append(torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay))
+    return found
+
+
 class _Checkpoint:
     """Weights, running average, optimizer moments and step in one safetensors file."""
 
-    def __init__(self, path: Path, stage: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]):
-        self.path, self.stage, self.optimizer, self.average = path, stage, optimizer, average
-        self.parameters = [p for p in stage.parameters() if p.requires_grad]
+    def __init__(self, path: Path, stage: nn.Module, optimizers: list[torch.optim.Optimizer], average: dict[str, Tensor]):
+        self.path, self.stage, self.average = path, stage, average
+        owner = {id(p): optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+        self.parameters = [(p, owner[id(p)]) for p in stage.parameters() if p.requires_grad]
 
     def save(self, step: int) -> None:
         tensors = {"w." + k: v for k, v in self.stage.state_dict().items()}
         tensors |= {"a." + k: v for k, v in self.average.items()}
-        for i, p in enumerate(self.parameters):
-            for name, value in self.optimizer.state[p].items():
+        for i, (p, optimizer) in enumerate(self.parameters):
+            for name, value in optimizer.state[p].items():
                 tensors[f"o.{i}.{name}"] = value
         save_tensors(self.path, tensors, step=step)
 
@@ -90,9 +110,9 @@ class _Checkpoint:
         self.stage.load_state_dict({k[2:]: v for k, v in tensors.items() if k.startswith("w.")})
         for name in self.average:
             self.average[name].copy_(tensors["a." + name])
-        for i, p in enumerate(self.parameters):
+        for i, (p, optimizer) in enumerate(self.parameters):
             own = {k.split(".", 2)[2]: v for k, v in tensors.items() if k.startswith(f"o.{i}.")}
-            self.optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in own.items()}
+            optimizer.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in own.items()}
         with safe_open(str(self.path), "pt") as f:
             return int(f.metadata()["step"])
 
@@ -146,13 +166,12 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
     if args.batch % world:
         raise SystemExit(f"--batch {args.batch} does not divide among {world} processes; choose a multiple")
     parameters = [p for p in stage.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.98), weight_decay=args.weight_decay)
     stage.to(accelerator.device)
+    plain = optimizers(stage, args.lr, args.weight_decay)
     average = {k: p.detach().clone() for k, p in stage.named_parameters() if p.requires_grad} if ema else {}
-    checkpoint = _Checkpoint(args.out / "last.safetensors", stage, optimizer, average)
+    checkpoint = _Checkpoint(args.out / "last.safetensors", stage, plain, average)
     first = checkpoint.load()
-    wrapped, optimizer = accelerator.prepare(stage, optimizer)
-    checkpoint.optimizer = getattr(optimizer, "optimizer", optimizer)
+    wrapped, *stepping = accelerator.prepare(stage, *plain)
     args.out.mkdir(parents=True, exist_ok=True)
     log = args.out / "log.jsonl"
     if first == 0:
@@ -163,15 +182,16 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
         share = {k: v[rank * (args.batch // world) : (rank + 1) * (args.batch // world)].to(accelerator.device)
                  for k, v in batch.items()}
         torch.manual_seed(hash((args.seed, step, rank)) % 2**31)
-        for group in optimizer.param_groups:
+        for group in (group for optimizer in stepping for group in optimizer.param_groups):
             group["lr"] = learning_rate(step, args)
         with accelerator.autocast():
             losses = wrapped(share, step)
         accelerator.backward(losses["loss"])
         norm = accelerator.clip_grad_norm_(parameters, 1.0)
-        if torch.isfinite(norm):
-            optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in stepping:
+            if torch.isfinite(norm):
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             for name, p in stage.named_parameters():
                 if name in average:
@@ -191,4 +211,6 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
             save_tensors(args.out / "model.safetensors", weights(stage, average), step=stage_step)
             plot_losses(log)
     accelerator.wait_for_everyone()  # a process that leaves while another still writes lets that one hang
+    losses = wrapped = None  # they hold the process group: its threads would end with the interpreter, which now and then aborts it
+    accelerator.free_memory()
     accelerator.end_training()
