@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
-# Stages in brackets run side by side, one core each. The committed weights went through these stages in this order, but in six short legs, each from
-# the weights of the one before (`--init`): LOG.md says what each leg was, how far it got, and what it scored.
+# Stages in brackets run side by side, one core each. The committed weights went through these stages in this order, but in seven short legs, each from
+# the weights of the one before (`--init`), all but the last with AdamW in place of Muon: LOG.md says what each leg was, how far it got, and what it scored.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
 SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder and the listen head
@@ -18,7 +18,7 @@ $PY -m michiai.training.text --tokenizer "$RUN/tokenizer" --init "$RUN/table/mod
 
 # 2. sound: two-channel dialogues, and wide speech
 LISTEN_DATA=("$RUN/data/train")
-$PY -m michiai.data "$RUN/data/train" --hours 58 --seed 1 --split train --workers 2
+$PY -m michiai.data "$RUN/data/train" --hours 66 --seed 1 --split train --workers 2
 $PY -m michiai.data "$RUN/data/test" --hours 1 --seed 1 --split test --workers 2
 if [ -n "$TEXTS" ]; then
   $PY -m michiai.data "$RUN/data/wide" --hours 20 --seed 4 --split train --workers 2 --text "$TEXTS"
@@ -34,14 +34,15 @@ fi
  $PY -m michiai.training.encoder --data "$RUN/data/train" $SPEECH --codec "$RUN/codec/model.safetensors" --out "$RUN/encoder" --steps 3000 --lr 2e-3) &
 PARTS=$!
 $PY -m michiai.training.listen --data "${LISTEN_DATA[@]}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
-  --out "$RUN/listen" --steps 42200 --batch 12 --clip-frames 96 --lr 1.3e-3 --warmup 80
-wait $PARTS  # at step 35,000 the committed listen head went on from the mean of its weights of then (0.8) and of 7,500 steps before (0.2), when people joined
+  --out "$RUN/listen" --steps 47000 --batch 12 --clip-frames 96 --lr 1.3e-3 --warmup 80
+wait $PARTS  # at step 35,000 the committed listen head went on from the mean of its weights of then (0.8) and of 7,500 steps before (0.2), when people joined,
+# and at step 42,200 it grew from 5 layers to 7 (scripts/grow.py)
 
 # 4. everything together
 $PY -m michiai.training.prepare --data "$RUN/data/train" --codec "$RUN/codec/model.safetensors" \
   --listen "$RUN/listen/model.safetensors" --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames"
 $PY -m torch.distributed.run --standalone --nproc_per_node 2 -m michiai.training.duplex --device cpu --text "$RUN/text/model.safetensors" --frames "$RUN/frames" --tokenizer "$RUN/tokenizer" \
-  --out "$RUN/duplex" --steps 5570 --batch 32 --lr 1.1e-3 --warmup 30
+  --out "$RUN/duplex" --steps 6450 --batch 32 --lr 1.1e-3 --warmup 30
 
 # 5. the model folder
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model
