@@ -1,6 +1,6 @@
 """Merge the weights of all training stages into a model folder that `AutoModel.from_pretrained` loads.
 
-    python scripts/assemble.py --codec RUN/codec/model.safetensors --listen RUN/listen/model.safetensors \
+    python scripts/assemble.py --codec RUN/encoder/model.safetensors --listen RUN/listen/model.safetensors \
         --duplex RUN/duplex/model.safetensors --vocoder RUN/vocoder/model.safetensors --tokenizer RUN/tokenizer \
         --default-voice VOICE.wav --out .
 

@@ -9,9 +9,9 @@ from michiai.codec_michiai import AudioEncoder
 from michiai.training.common import save_tensors
 from michiai.training.encoder import EncoderStage, load_encoder
 
-from helpers import tiny_config
+from helpers import TINY, tiny_config
 
-WIDE = {"mel_bins": 20, "width": 24, "depth": 1, "latent_dim": 6}
+WIDE = TINY["codec_config"] | {"width": 24}
 
 
 @pytest.fixture

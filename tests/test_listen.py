@@ -1,7 +1,6 @@
 """The listen head hears the same in any chunks, and its training data says what was said when."""
 
 import json
-from runpy import run_path
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from michiai.training.audio_data import (
 )
 from michiai.training.listen import ListenStage, word_errors
 
-from helpers import ROOT
+from grow import grow
 
 FRAME = 1280
 
@@ -193,7 +192,6 @@ def test_word_errors() -> None:
 
 
 def test_a_grown_head_hears_the_same_and_its_new_layers_learn(config: MichiAIConfig, listen: ListenHead) -> None:
-    grow = run_path(str(ROOT / "scripts" / "grow.py"))["grow"]
     grown = grow({f"listen.{name}": t for name, t in listen.state_dict().items()}, [0, 1])
     config.listen_config.layers = 4
     deeper = ListenHead(config, 16)

@@ -75,10 +75,13 @@ def optimizers(stage: nn.Module, lr: float, weight_decay: float) -> list[torch.o
     Muon's steps are scaled to the size of AdamW's (arXiv 2502.16982), so one learning rate serves both.
     """
     tables = {id(module.weight) for module in stage.modules() if isinstance(module, nn.Embedding)}
+
+    def is_hidden(p: nn.Parameter) -> bool:
+        return p.ndim == 2 and min(p.shape) >= NARROW and id(p) not in tables
+
     parameters = [p for p in stage.parameters() if p.requires_grad]
-    hidden = [p for p in parameters if p.ndim == 2 and min(p.shape) >= NARROW and id(p) not in tables]
-    of_muon = {id(p) for p in hidden}
-    others = [p for p in parameters if id(p) not in of_muon]
+    hidden = [p for p in parameters if is_hidden(p)]
+    others = [p for p in parameters if not is_hidden(p)]
     found: list[torch.optim.Optimizer] = []
     if hidden:
         found.append(torch.optim.Muon(hidden, lr=lr, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
@@ -182,13 +185,13 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
         share = {k: v[rank * (args.batch // world) : (rank + 1) * (args.batch // world)].to(accelerator.device)
                  for k, v in batch.items()}
         torch.manual_seed(hash((args.seed, step, rank)) % 2**31)
-        for group in (group for optimizer in stepping for group in optimizer.param_groups):
-            group["lr"] = learning_rate(step, args)
         with accelerator.autocast():
             losses = wrapped(share, step)
         accelerator.backward(losses["loss"])
         norm = accelerator.clip_grad_norm_(parameters, 1.0)
         for optimizer in stepping:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(step, args)
             if torch.isfinite(norm):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -100,9 +100,8 @@ def evaluate(codec: AudioEncoder, vocoder: Vocoder, clips: list[Clip]) -> dict[s
 def main(argv: list[str] | None = None) -> None:
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--data", type=Path, required=True, help="folder of test shards")
-    p.add_argument("--codec", type=Path, required=True, help="model.safetensors with codec and vocoder")
-    p.add_argument("--encoder", type=Path, help="weights of another encoder of the same latents")
-    p.add_argument("--vocoder", type=Path, nargs="*", help="other weights of the vocoder to compare")
+    p.add_argument("--codec", type=Path, required=True, help="model.safetensors with codec, and with vocoder where --vocoder is left out")
+    p.add_argument("--vocoder", type=Path, nargs="*", help="other weights of the vocoder, one or several to compare")
     p.add_argument("--config", type=Path, help="folder with config.json; nano if left out")
     p.add_argument("--clips", type=int, default=40)
     p.add_argument(
@@ -112,7 +111,7 @@ def main(argv: list[str] | None = None) -> None:
     args = p.parse_args(argv)
     torch.set_num_threads(args.threads)
     config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
-    codec, vocoder = load_encoder(args.encoder or args.codec, config), Vocoder(config).eval()
+    codec, vocoder = load_encoder(args.codec, config), Vocoder(config).eval()
     clips = turns(args.data, args.voice, args.clips)
     results = {}
     for path in args.vocoder or [args.codec]:
