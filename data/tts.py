@@ -39,13 +39,13 @@ TRACTS = {
 # (split, role) -> engine voice -> share
 SHARES = {
     ("train", "user"): {
-        "slt": 0.19,
-        "rms": 0.12,
-        "awb": 0.15,
-        "kal16": 0.09,
-        "espeak": 0.35,
-        "kal": 0.05,
-        "slt_hts": 0.05,
+        "slt": 0.16,
+        "rms": 0.11,
+        "awb": 0.14,
+        "kal16": 0.12,
+        "espeak": 0.36,
+        "kal": 0.07,
+        "slt_hts": 0.04,
     },
     ("train", "model"): {"slt": 0.40, "rms": 0.18, "awb": 0.19, "kal16": 0.08, "espeak": 0.15},
     ("test", "user"): {"slt": 0.32, "rms": 0.17, "awb": 0.26, "espeak": 0.15, "ked": 0.10},

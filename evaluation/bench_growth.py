@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from .load import load_model
+from .bench_step import PRESET
+from .load import load_model, random_model
 from .report import table
 from .speed import Conversation, threads
 
@@ -62,17 +64,24 @@ def plot(curves: dict[str, tuple[list, list, str, str]], path: Path) -> None:
 
 
 def run(model_path: str, out: Path, quick: bool, device: str = "cpu") -> dict:
-    """-> curves of nano on one thread (or on the GPU), drawn to `out`/growth.png and `out`/hour.png."""
-    frames = 3 if quick else 15
-    sessions = (
-        SESSIONS[:2] if quick else (*SESSIONS, 128, 256, 512) if device.startswith("cuda") else SESSIONS
-    )
+    """-> curves of nano on one thread (or on the GPU, and there the 530M's sessions), drawn to `out`/growth.png and `out`/hour.png."""
+    frames, on_gpu, big = 3 if quick else 15, device.startswith("cuda"), {}
+    sessions = SESSIONS[:2] if quick else (*SESSIONS, 128, 256, 384, 512) if on_gpu else SESSIONS
 
     def median(model: Any, *args: Any, **kwargs: Any) -> float:
         return float(np.median(Conversation(model, *args, **kwargs).steps(frames, warm_up=3))) * 1e3
 
+    if on_gpu and not quick:
+        preset = random_model(PRESET, device).optimize("cuda")
+        try:
+            for n in sessions:
+                big[n] = median(preset, batch=n)
+        except torch.OutOfMemoryError:
+            print(f"530M: no memory for {n} sessions")
+        del preset
+        torch.cuda.empty_cache()
     with threads(1):
-        model = load_model(model_path, device).optimize("cuda" if device.startswith("cuda") else "cpu-int8")
+        model = load_model(model_path, device).optimize("cuda" if on_gpu else "cpu-int8")
         by_sessions = [median(model, batch=n) for n in sessions]
         flow = FLOW_STEPS[:2] if quick else FLOW_STEPS
         by_flow = [median(model, flow_steps=n) for n in flow]
@@ -95,6 +104,7 @@ def run(model_path: str, out: Path, quick: bool, device: str = "cpu") -> dict:
         out / "hour.png",
     )
     rows = [
+        *([["sessions of the 530M", *big.items()]] if big else []),
         ["sessions", *zip(sessions, by_sessions, strict=True)],
         ["flow steps", *zip(flow, by_flow, strict=True)],
         ["prompt tokens", *zip(prompts, by_prompt, strict=True)],
@@ -108,6 +118,7 @@ def run(model_path: str, out: Path, quick: bool, device: str = "cpu") -> dict:
     print(f"an hour: memory {long['memory_growth']:+.1%}, step {long['step_growth']:+.1%}")
     return {
         "sessions": dict(zip(sessions, by_sessions, strict=True)),
+        "sessions_530m": big,
         "flow_steps": dict(zip(flow, by_flow, strict=True)),
         "prompt": dict(zip(prompts, by_prompt, strict=True)),
         "hour": long,

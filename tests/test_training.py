@@ -57,6 +57,12 @@ def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(tmp_path: Path, ema:
     assert losses(tmp_path / "cut")[-6:] == losses(tmp_path / "whole")[-6:]
 
 
+def test_batches_made_ahead_are_the_same(tmp_path: Path) -> None:
+    fit(TinyStage(noise=0.1), batches, arguments(tmp_path / "in turn", "--steps", "12"))
+    fit(TinyStage(noise=0.1), batches, arguments(tmp_path / "ahead", "--steps", "12", "--workers", "2"))
+    assert losses(tmp_path / "in turn") == losses(tmp_path / "ahead")
+
+
 def test_two_processes_give_the_loss_of_one(tmp_path: Path) -> None:
     fit(TinyStage(), batches, arguments(tmp_path / "one", "--steps", "12"))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

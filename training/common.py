@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 BatchFn = Callable[[int, np.random.Generator, int], dict[str, Tensor]]
 NARROW = 16  # a matrix with fewer rows or columns is no hidden layer's: AdamW trains it
@@ -33,6 +34,7 @@ def parser(description: str, *, steps: int, batch: int, lr: float) -> argparse.A
     p.add_argument("--weight-decay", type=float, default=0.02)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    p.add_argument("--workers", type=int, default=0, help="processes that make batches ahead, so that a GPU need not wait; 0: none")
     p.add_argument("--mixed-precision", choices=("no", "bf16"), default="bf16")
     p.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     p.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
@@ -88,6 +90,22 @@ def optimizers(stage: nn.Module, lr: float, weight_decay: float) -> list[torch.o
     if others:
         found.append(torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=weight_decay))
     return found
+
+
+class _Batches(Dataset):
+    """The batch of a step, from (seed, step) alone."""
+
+    def __init__(self, batch_fn: BatchFn, args: argparse.Namespace) -> None:
+        self.batch_fn, self.args = batch_fn, args
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        return self.batch_fn(step, np.random.default_rng([self.args.seed, step]), self.args.batch)
+
+
+def batches(batch_fn: BatchFn, args: argparse.Namespace, first: int) -> DataLoader:
+    """The batches of the steps from `first` on, in order."""
+    return DataLoader(_Batches(batch_fn, args), batch_size=None, sampler=range(first, args.steps), num_workers=args.workers,
+                      pin_memory=torch.cuda.is_available())
 
 
 class _Checkpoint:
@@ -180,9 +198,8 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
     if first == 0:
         log.unlink(missing_ok=True)
     began, stage_step = time.monotonic(), first
-    for step in range(first, args.steps):
-        batch = batch_fn(step, np.random.default_rng([args.seed, step]), args.batch)
-        share = {k: v[rank * (args.batch // world) : (rank + 1) * (args.batch // world)].to(accelerator.device)
+    for step, batch in enumerate(batches(batch_fn, args, first), first):
+        share = {k: v[rank * (args.batch // world) : (rank + 1) * (args.batch // world)].to(accelerator.device, non_blocking=True)
                  for k, v in batch.items()}
         torch.manual_seed(hash((args.seed, step, rank)) % 2**31)
         with accelerator.autocast():
@@ -195,10 +212,9 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
             if torch.isfinite(norm):
                 optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            for name, p in stage.named_parameters():
-                if name in average:
-                    average[name].lerp_(p.detach(), 1 - min(ema, (1 + step) / (10 + step)))
+        if average:
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.values()), parameters, 1 - min(ema, (1 + step) / (10 + step)))
         stage_step = step + 1
         if step % args.log_every == 0 or stage_step == args.steps:
             shown = {k: accelerator.reduce(v.detach().float(), "mean").item() for k, v in losses.items()}

@@ -63,11 +63,12 @@ class Preparer(nn.Module):
     def __init__(self, config: MichiAIConfig, tokenizer: PreTrainedTokenizerBase, codec: str, listen: str | None, table: str):
         super().__init__()
         self.config, self.tokenizer, self.listen = config, tokenizer, None
-        self.codec, self.table = load_encoder(codec, config), load_table(table)
+        self.codec = load_encoder(codec, config)
+        self.register_buffer("table", load_table(table), persistent=False)
         if listen:
             self.listen = ListenHead(config, config.text_config.hidden_size)
             load_part(self.listen, listen, "listen.")
-        self.bank = noise_bank(60, config.sampling_rate)
+        self.register_buffer("bank", noise_bank(60, config.sampling_rate), persistent=False)
         self.eval()
 
     def heard(self, infos: list[dict], user: Tensor, lengths: list[int]) -> dict[str, list[Tensor]]:
@@ -77,8 +78,8 @@ class Preparer(nn.Module):
         rows = [torch.tensor(row) for row in rows]
         if self.listen is None:
             return {"user_text": [row.short() for row in rows]}
-        tokens, embeds = self.listen_through(user, nn.utils.rnn.pad_sequence(rows, batch_first=True))
-        return {"user_text": list(tokens.short()), "heard": list(embeds.half())}
+        tokens, embeds = self.listen_through(user, nn.utils.rnn.pad_sequence(rows, batch_first=True).to(user.device))
+        return {"user_text": list(tokens.short().cpu()), "heard": list(embeds.half().cpu())}
 
     def listen_through(self, user: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """What the listen head makes of `user` [B, N] -> tokens [B, T], embeddings [B, T, D].
@@ -98,10 +99,11 @@ class Preparer(nn.Module):
         """Log-mel of `user` [B, N], most of them through other vocal tracts and noise: so that it errs as it does with strangers,
         and the backbone learns to answer what was heard not quite.
         """
-        user = torch.where(torch.rand(len(user), 1) < 0.5, augment_audio(user, self.bank, self.config.sampling_rate), user)
+        noisy = augment_audio(user, self.bank, self.config.sampling_rate)
+        user = torch.where(torch.rand(len(user), 1, device=user.device) < 0.5, noisy, user)
         mel = self.listen.mel(user)
         stretch = torch.exp(uniform(len(mel), -0.15, 0.15, mel.device, chance=0.6))
-        return warp_mel(mel, torch.ones(len(mel)), mel.shape[2], stretch, self.config.sampling_rate / 2)
+        return warp_mel(mel, torch.ones(len(mel), device=mel.device), mel.shape[2], stretch, self.config.sampling_rate / 2)
 
     @torch.inference_mode()
     def shard(self, path: Path) -> tuple[dict[str, Tensor], list[dict]]:
@@ -113,13 +115,13 @@ class Preparer(nn.Module):
             reference, cuts = f.get_tensor("reference").numpy(), f.get_tensor("reference_offsets").tolist()
         spans = list(zip(offsets[:-1], offsets[1:], strict=True))
         lengths = [math.ceil((b - a) / size) for a, b in spans]
-        user = pad_frames([audio[0, a:b] for a, b in spans], size)
+        user = pad_frames([audio[0, a:b] for a, b in spans], size).to(self.table.device)
         heard = self.heard(infos, user, lengths)
         with torch.autocast(user.device.type, torch.bfloat16):
-            latents = self.codec(pad_frames([audio[1, a:b] for a, b in spans], size))
+            latents = self.codec(pad_frames([audio[1, a:b] for a, b in spans], size).to(user.device)).cpu()
         voices = [reference[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
         voice_lengths = [len(v) // size for v in voices]
-        voice = self.codec(pad_frames(voices, size))
+        voice = self.codec(pad_frames(voices, size).to(user.device)).cpu()
         own = [torch.tensor(own_stream(i, self.tokenizer, n, self.config)) for i, n in zip(infos, lengths, strict=True)]
 
         def joined(rows: Tensor | list[Tensor], sizes: list[int]) -> Tensor:
@@ -148,7 +150,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     config = MichiAIConfig(text_config=nano_text_config(len(tokenizer)))
-    preparer = Preparer(config, tokenizer, args.codec, args.listen, args.table)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    preparer = Preparer(config, tokenizer, args.codec, args.listen, args.table).to(device)
     args.out.mkdir(parents=True, exist_ok=True)
     for path in tqdm(sorted(args.data.glob("*.safetensors")), desc="frames", unit="shard"):
         target = args.out / path.name
