@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
-# Stages in brackets run side by side, one core each. The committed weights went through these stages in this order, but in seven short legs, each from
-# the weights of the one before (`--init`), all but the last with AdamW in place of Muon: LOG.md says what each leg was, how far it got, and what it scored.
+# Stages in brackets run side by side, one core each. The committed weights went through stages 1 to 5 in this order, but in seven short legs, each from
+# the weights of the one before (`--init`), all but the last with AdamW in place of Muon, and then through stage 6, in 15 minutes of one H200 where the
+# learning rate followed the clock: LOG.md says what each leg was, how far it got, and what it scored.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
 SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder and the listen head
@@ -46,6 +47,23 @@ $PY -m torch.distributed.run --standalone --nproc_per_node 2 -m michiai.training
 
 # 5. the model folder
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model
-$PY "$HERE/scripts/assemble.py" --codec "$RUN/encoder/model.safetensors" --listen "$RUN/listen/model.safetensors" \
-  --duplex "$RUN/duplex/model.safetensors" --vocoder "$RUN/codec/model.safetensors" --tokenizer "$RUN/tokenizer" \
-  --default-voice "$RUN/voice.wav" --out "$RUN/nano"
+assemble() {  # CODEC LISTEN DUPLEX VOCODER OUT
+  $PY "$HERE/scripts/assemble.py" --codec "$RUN/$1/model.safetensors" --listen "$RUN/$2/model.safetensors" --duplex "$RUN/$3/model.safetensors" \
+    --vocoder "$RUN/$4/model.safetensors" --tokenizer "$RUN/tokenizer" --default-voice "$RUN/voice.wav" --out "$RUN/$5"
+}
+assemble encoder listen duplex codec nano_cpu
+
+# 6. on a GPU, from that folder: everything again, in large batches; codec, listen head and the rest side by side if there are cores
+command -v nvidia-smi >/dev/null || { echo "no GPU here: the model folder is $RUN/nano_cpu"; exit; }
+FIRST="$RUN/nano_cpu/model.safetensors"
+$PY -m michiai.training.codec --init "$FIRST" --data "$RUN/data/train" --out "$RUN/codec_gpu" --steps 2700 --batch 96 --wave-frames 20 \
+  --lr 1.3e-3 --warmup 60 --workers 3
+$PY -m michiai.vocoder.train --data "$RUN/data/train" --codec "$RUN/codec_gpu/model.safetensors" --adversarial-from 150 --out "$RUN/vocoder_gpu" \
+  --steps 2970 --batch 48 --wave-frames 20 --lr 6e-4 --warmup 60 --workers 2
+$PY -m michiai.training.listen --init "$FIRST" --data "${LISTEN_DATA[@]}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
+  --out "$RUN/listen_gpu" --steps 4600 --batch 256 --clip-frames 96 --lr 1.6e-3 --warmup 60 --workers 4
+$PY -m michiai.training.prepare --data "$RUN/data/train" --codec "$RUN/codec_gpu/model.safetensors" --listen "$RUN/listen_gpu/model.safetensors" \
+  --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames_gpu"
+$PY -m michiai.training.duplex --init "$FIRST" --frames "$RUN/frames_gpu" --tokenizer "$RUN/tokenizer" --out "$RUN/duplex_gpu" \
+  --steps 1370 --batch 128 --lr 1.2e-3 --warmup 60 --virtual 0.25 --workers 7
+assemble codec_gpu listen_gpu duplex_gpu vocoder_gpu nano

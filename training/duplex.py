@@ -21,7 +21,7 @@ from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.speak_michiai import SpeakHead, flow_matching_loss, self_distillation_loss
 from michiai.training.common import fit, load_part, parser, train_attention
 from michiai.training.frames import IGNORE, Rows
-from michiai.training.text import OTHER_WEIGHT, own_words
+from michiai.training.text import own_words, weighted
 
 PAD_WEIGHT = 0.3  # most frames hold nothing new
 DRAWS = 4  # of noise and time per position, for flow matching
@@ -61,7 +61,7 @@ class DuplexStage(nn.Module):
         weight = torch.where(target > 0, 1.0, PAD_WEIGHT)
         logits, token, mine = self.backbone.text_logits(hidden[words]).float(), batch["next"][words], batch["mine"][words]
         what = F.cross_entropy(logits, token, reduction="none")
-        losses = {"gate": (when * weight).sum() / weight.sum(), "word": self.weighted(what, mine),
+        losses = {"gate": (when * weight).sum() / weight.sum(), "word": weighted(what, mine),
                   "news": when[target > 0].mean(), "right": (logits.argmax(-1) == token)[mine].float().mean(),
                   "plain": self.plain(batch["plain"].flatten(0, 1))}
         losses["loss"] = losses["gate"] + losses["word"] + 0.5 * losses["plain"]
@@ -76,13 +76,7 @@ class DuplexStage(nn.Module):
         logits = self.backbone.text_logits(self.backbone(self.backbone.embed_text(tokens))[:, :-1]).float()
         targets = tokens[:, 1:]
         real, mine = targets > 0, own_words(tokens, self.turn, self.done)[:, 1:]
-        return self.weighted(F.cross_entropy(logits[real], targets[real], reduction="none"), mine[real])
-
-    @staticmethod
-    def weighted(losses: Tensor, mine: Tensor) -> Tensor:
-        """Mean over tokens [N]; those of the model's own answers count fully."""
-        weight = torch.where(mine, 1.0, OTHER_WEIGHT)
-        return (losses * weight).sum() / weight.sum()
+        return weighted(F.cross_entropy(logits[real], targets[real], reduction="none"), mine[real])
 
     def flow(self, hidden: Tensor, data: Tensor) -> tuple[Tensor, Tensor]:
         """Flow matching and self-distillation losses on hidden states [N, D] and latents [N, L]."""

@@ -34,15 +34,18 @@ class TextStage(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         tokens = batch["tokens"]  # [B, T], 0 after the end
-        hidden = self.backbone(self.backbone.embed_text(tokens))
-        logits = self.backbone.text_logits(hidden[:, :-1]).float()
-        targets = tokens[:, 1:]
-        loss = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-        own = own_words(tokens, self.turn, self.done)[:, 1:]
-        weight = torch.where(own, 1.0, OTHER_WEIGHT) * (targets > 0)
-        hit = (logits.argmax(-1) == targets) | ~own
-        return {"loss": (loss * weight).sum() / weight.sum(), "own": (loss * own).sum() / own.sum(),
-                "accuracy": 1 - (~hit).sum() / own.sum()}
+        logits = self.backbone.text_logits(self.backbone(self.backbone.embed_text(tokens))[:, :-1]).float()
+        targets, mine = tokens[:, 1:], own_words(tokens, self.turn, self.done)[:, 1:]
+        real = targets > 0
+        losses, mine = F.cross_entropy(logits[real], targets[real], reduction="none"), mine[real]
+        right = logits[real].argmax(-1) == targets[real]
+        return {"loss": weighted(losses, mine), "own": losses[mine].mean(), "accuracy": right[mine].float().mean()}
+
+
+def weighted(losses: Tensor, mine: Tensor) -> Tensor:
+    """Mean over tokens [N]; those of the model's own answers count fully."""
+    weight = torch.where(mine, 1.0, OTHER_WEIGHT)
+    return (losses * weight).sum() / weight.sum()
 
 
 def own_words(tokens: Tensor, turn: int, done: int) -> Tensor:
