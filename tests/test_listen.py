@@ -185,6 +185,17 @@ def test_loss_falls(config: MichiAIConfig, shards: Shards) -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_a_new_letter_head_learns_alone_at_first(config: MichiAIConfig, shards: Shards) -> None:
+    stage = ListenStage(config, torch.randn(30, 16), augment=False)
+    stage.letters_teach_from = 1
+    batch = ListenBatches(shards, WordTokenizer(), n_frames=30, delay=3)(0, np.random.default_rng(0), 4)
+    for step, taught in ((0, False), (1, True)):
+        stage.zero_grad()
+        stage(batch, step)["letter"].backward()
+        assert stage.letters.weight.grad.abs().max() > 0
+        assert (stage.listen.text_in.weight.grad is not None) == taught
+
+
 def test_word_errors() -> None:
     assert word_errors("a b c".split(), "a c".split()) == 1
     assert word_errors("a b c".split(), "x a b d".split()) == 2

@@ -39,6 +39,7 @@ PAD_WEIGHT = 0.3  # nothing is new in most frames
 TURN_WEIGHT = 0.3
 LETTER_WEIGHT = 0.4
 LETTERS = 28  # silence, a to z, another
+LETTERS_ALONE = 300  # steps in which a new letter head learns from the rest, and the rest not from it
 
 
 class ListenStage(nn.Module):
@@ -56,6 +57,7 @@ class ListenStage(nn.Module):
         self.letters = nn.Linear(
             config.listen_config.width, 2 * LETTERS
         )  # only teaches: letters heard one frame ago
+        self.letters_teach_from = 0  # the step
         self.middle = Tensor()  # what the second layer heard in the last call [B, T, D]
         self.listen.transformer.layers[1].register_forward_hook(self._keep)
         self.register_buffer("table", table.clone(), persistent=False)  # belongs to the backbone's checkpoint
@@ -91,10 +93,11 @@ class ListenStage(nn.Module):
         previous = torch.where(deaf, PAD_ID, previous)
         return torch.where((heard & (chance > 0.92)) | (chance > 0.995), random, previous)
 
-    def letter_loss(self, letters: Tensor) -> Tensor:
+    def letter_loss(self, letters: Tensor, step: int) -> Tensor:
         """Cross entropy of the letters [B, 2 T], two a frame, one frame after they were said."""
         wanted = letters.view(len(letters), -1, 2)[:, :-1].reshape(-1)
-        logits = self.letters(self.middle[:, 1:]).float().reshape(-1, LETTERS)
+        middle = self.middle if step >= self.letters_teach_from else self.middle.detach()
+        logits = self.letters(middle[:, 1:]).float().reshape(-1, LETTERS)
         self.middle = Tensor()
         weight = torch.where(wanted > 0, 1.0, 0.1)
         return (F.cross_entropy(logits, wanted, reduction="none") * weight).sum() / weight.sum()
@@ -120,7 +123,7 @@ class ListenStage(nn.Module):
             "word": word / n_due,
             "turn": turns / turn_weight.sum().clamp(min=1),
         }
-        losses["letter"] = self.letter_loss(batch["letters"])
+        losses["letter"] = self.letter_loss(batch["letters"], step)
         losses["loss"] = (
             (word + emit) / weight.sum() + TURN_WEIGHT * losses["turn"] + LETTER_WEIGHT * losses["letter"]
         )
@@ -228,7 +231,9 @@ def main() -> None:
         report(evaluate(stage.listen, stage.table, tokenizer, shards, config.frame_size, args.limit))
         return
     if args.init:
-        common.load_part(stage, args.init, new=("letters",))  # which a released file does not hold
+        common.load_part(stage, args.init, new=("letters",))
+        with safe_open(args.init, "pt") as file:  # a released one holds no letter head: a new one would shake the rest
+            stage.letters_teach_from = 0 if "letters.weight" in file.keys() else LETTERS_ALONE
     n_weights = sum(p.numel() for p in stage.parameters())
     print(f"{len(shards.entries)} dialogues, {shards.hours():.1f} h, {n_weights:,} weights")
     batches = ListenBatches(
