@@ -20,6 +20,8 @@ from .configuration_michiai import MichiAIConfig
 from .streaming_michiai import CausalTransformer, StreamState, name_modules
 
 PAD_ID = 0  # "nothing new in this frame"
+EXPECTED_SLOTS = 256  # pieces of expected words that a conversation remembers
+EXPECTED_GAIN = 3.5  # nats by which such a piece gains on the others
 
 
 @dataclass
@@ -161,11 +163,14 @@ def row_statistics(table: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (square - mean.square()).clamp(min=0).add(1e-5).rsqrt()
 
 
-def greedy_text(output: ListenOutput, table: Tensor | nn.Module) -> Tensor:
+def greedy_text(output: ListenOutput, table: Tensor | nn.Module, gain: Tensor | None = None) -> Tensor:
     """The token heard in every frame, 0 where nothing is new: [B, T].
 
     The same choice as by `token_logits`, but without a normalised copy of the table: the rows' means and
     deviations are taken out of the product instead.
+
+    Args:
+        gain: added to the scores, in nats [B, V], as of `expected_gain`.
     """
     hidden = output.text_hidden
     if isinstance(table, nn.Module):
@@ -173,8 +178,45 @@ def greedy_text(output: ListenOutput, table: Tensor | nn.Module) -> Tensor:
     else:
         scores, (mean, scale) = hidden @ table.T.to(hidden.dtype), row_statistics(table)
     scores = (scores.float() - hidden.float().sum(-1, keepdim=True) * mean) * scale
+    if gain is not None:
+        scores = scores + gain[:, None] * hidden.shape[-1] ** 0.25  # which `token_logits` divides by
     tokens = scores[..., PAD_ID + 1 :].argmax(-1) + PAD_ID + 1
     return torch.where(output.emit_logits > 0, tokens, PAD_ID)
+
+
+def expect(state: StreamState, words: list[list[int]], like: Tensor) -> None:
+    """From now on some words are likelier to be heard: names in a context, which nobody could spell otherwise.
+
+    Contextual biasing by shallow fusion (Zhao et al., Interspeech 2019), with pairs of pieces in place of an automaton: a piece
+    gains where the piece before it in its word was heard last; the first of a word gains always.
+
+    Args:
+        words: the pieces of each, alike for all rows; the newest expectations replace the oldest.
+        like: a tensor of the batch and device.
+    """
+    pairs = dict.fromkeys(pair for word in words for pair in zip([PAD_ID, *word], word, strict=False))
+    new = torch.tensor(list(pairs), dtype=torch.long, device=like.device).reshape(1, len(pairs), 2).expand(len(like), -1, -1)
+    state["listen.expected"] = torch.cat([new, _expected(state, like)], 1)[:, :EXPECTED_SLOTS].clone()
+
+
+def _expected(state: StreamState, like: Tensor) -> Tensor:
+    """Pairs of pieces [B, EXPECTED_SLOTS, 2]; an empty slot stands for the token that is never chosen."""
+    if "listen.expected" in state:
+        return state["listen.expected"]
+    return torch.zeros(len(like), EXPECTED_SLOTS, 2, dtype=torch.long, device=like.device)
+
+
+def expected_gain(state: StreamState, vocabulary: int, like: Tensor) -> Tensor:
+    """What each token gains by being expected now: nats [B, V]. `like`: a float tensor of the batch and device."""
+    pairs = state["listen.expected"] = _expected(state, like)
+    newest = state.get("listen.newest", torch.zeros_like(pairs[:, 0, 0]))
+    due = (pairs[..., 0] == PAD_ID) | (pairs[..., 0] == newest[:, None])
+    return like.new_zeros(len(like), vocabulary).scatter_reduce(1, pairs[..., 1], due.to(like.dtype) * EXPECTED_GAIN, "amax")
+
+
+def remember_newest(state: StreamState, tokens: Tensor) -> None:
+    """Keep the token heard last: tokens [B] of a frame, 0 where nothing was new."""
+    state["listen.newest"] = torch.where(tokens == PAD_ID, state.get("listen.newest", tokens), tokens)
 
 
 @torch.no_grad()

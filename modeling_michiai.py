@@ -11,6 +11,7 @@ B batch, T frames, N samples, D backbone width, L latent width, V vocabulary.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from string import punctuation
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from .backbone_michiai import SOUND, TEXT, Backbone, kind_of, newest_text, next_text, text_lane, words_due
 from .codec_michiai import AudioEncoder
 from .configuration_michiai import MichiAIConfig
-from .listen_michiai import ListenHead, greedy_text
+from .listen_michiai import ListenHead, expect, expected_gain, greedy_text, remember_newest
 from .optimize_michiai import arrange_convolutions, optimize, prepare, use_int8
 from .processing_michiai import Audio
 from .session_michiai import DuplexSession, GenerationOptions, Reply, Transcript, transcribe
@@ -129,6 +130,13 @@ class MichiAIModel(PreTrainedModel):
         self.backbone(self.backbone.embed_text(tokens), state=state)
 
     @torch.inference_mode()
+    def expect(self, state: StreamState, text: str) -> None:
+        """From now on the words of `text` are likelier to be heard (see `listen_michiai.expect`)."""
+        words = [word.strip(punctuation) for word in text.split()]
+        pieces = [self.tokenizer(" " + word, add_special_tokens=False)["input_ids"] for word in words if word]
+        expect(state, pieces, state["backbone.counts"])
+
+    @torch.inference_mode()
     def step(
         self,
         audio: Tensor,
@@ -186,7 +194,9 @@ class MichiAIModel(PreTrainedModel):
                 "latent": noise.new_zeros(B, 1, noise.shape[-1]),
             }
         heard = self.listen(audio, self.backbone.embed_text(memory["user_text"]), state)
-        user_text = greedy_text(heard, self.backbone.table)
+        gain = expected_gain(state, self.config.text_config.vocab_size, audio)
+        user_text = greedy_text(heard, self.backbone.table, gain)
+        remember_newest(state, user_text[:, -1])
         x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"], state)
         kind = torch.full_like(user_text, SOUND)
         if words:

@@ -115,8 +115,9 @@ class DuplexSession:
         self.model, self.config, self.options, self.seed = model, model.config, options or GenerationOptions(), seed
         self.voice = (voice or Voice(model.default_voice.float().cpu())).check(self.config)
         self.special = self.config.special_tokens
-        parts = [f"<{name}> {self.normal(text)}" for name, text in (("instructions", instructions), ("context", context)) if text]
-        self._prompt = self._tokens(" ".join([*parts, "<user>"]))
+        told = {name: self.normal(text) for name, text in (("instructions", instructions), ("context", context)) if text}
+        self._prompt = self._tokens(" ".join([*(f"<{name}> {text}" for name, text in told.items()), "<user>"]))
+        self._expected = " ".join(told.values())
         size = self._prompt.shape[1] + len(self.voice.latents)
         if size > self.config.max_prompt:
             raise ValueError(f"the prompt takes {size} positions ({self._prompt.shape[1]} of text, {len(self.voice.latents)} of voice); "
@@ -136,6 +137,7 @@ class DuplexSession:
         self._queue: list[int] | None = None  # tokens that `read` wants said
         self.index, self.speaking, self._since = 0, False, 0
         self.model.prompt(self._state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype))
+        self.model.expect(self._state, self._expected)
         self.model.ready(self._state, self.options.flow_steps)
 
     def fork(self) -> "DuplexSession":
@@ -180,13 +182,15 @@ class DuplexSession:
         return f" {text}" if text.startswith("<") else text
 
     def inject(self, text: str) -> None:
-        """Context that becomes known now; it costs compute, not audio time."""
+        """Context that becomes known now; it costs compute, not audio time. Its words are likelier to be heard from now on."""
         self._check_open()
-        tokens = self._tokens(f"<context> {self.normal(text)} <user>")
+        text = self.normal(text)
+        tokens = self._tokens(f"<context> {text} <user>")
         if tokens.shape[1] > self.config.text_window // 2:
             raise ValueError(f"the injected text takes {tokens.shape[1]} positions; expected at most {self.config.text_window // 2}, "
                              "half of the text window: inject it in parts, or shorten it")
         self.model.inject(self._state, tokens.to(self.model.default_voice.device))
+        self.model.expect(self._state, text)
 
     # ---------------------------------------------------------------- sound
 

@@ -8,7 +8,18 @@ import torch
 from safetensors.torch import save_file
 
 from michiai.configuration_michiai import ListenConfig, MichiAIConfig
-from michiai.listen_michiai import ListenHead, greedy_text, text_log_probs, transcribe_frames
+from michiai.listen_michiai import (
+    EXPECTED_GAIN,
+    EXPECTED_SLOTS,
+    ListenHead,
+    ListenOutput,
+    expect,
+    expected_gain,
+    greedy_text,
+    remember_newest,
+    text_log_probs,
+    transcribe_frames,
+)
 from michiai.streaming_michiai import StreamState
 from michiai.training.audio_data import (
     ListenBatches,
@@ -183,6 +194,35 @@ def test_loss_falls(config: MichiAIConfig, shards: Shards) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_an_expected_piece_gains_where_its_word_has_come_to_it() -> None:
+    state, like = StreamState(), torch.zeros(2, 1)
+    assert expected_gain(state, 9, like)[:, 1:].eq(0).all()
+    expect(state, [[3, 4], [5]], like)
+    first, after = torch.zeros(2, 9), torch.zeros(2, 9)
+    first[:, [3, 5]] = after[:, [3, 5]] = EXPECTED_GAIN
+    after[0, 4] = EXPECTED_GAIN
+    assert torch.equal(expected_gain(state, 9, like)[:, 1:], first[:, 1:])
+    remember_newest(state, torch.tensor([3, 7]))
+    remember_newest(state, torch.tensor([0, 0]))  # nothing new: the newest stays
+    assert torch.equal(expected_gain(state, 9, like)[:, 1:], after[:, 1:])
+    expect(state, [[piece] for piece in range(100, 100 + EXPECTED_SLOTS)], like)  # the newest words take the oldest's places
+    assert expected_gain(state, 900, like)[:, 1:100].eq(0).all()
+    expect(state, [], like)
+    assert state["listen.expected"].shape == (2, EXPECTED_SLOTS, 2)
+
+
+def test_the_gain_is_in_the_nats_of_token_logits() -> None:
+    torch.manual_seed(0)
+    table, hidden = torch.randn(30, 16), torch.randn(1, 1, 16)
+    output = ListenOutput(hidden, hidden, torch.ones(1, 1), torch.ones(1, 1))
+    log_probs = text_log_probs(output, table)[0, 0, 1:]
+    (best, other), (first, second) = log_probs.topk(2)
+    for more, heard in ((-0.01, first), (0.01, second)):
+        gain = torch.zeros(1, 30)
+        gain[0, 1 + second] = best - other + more
+        assert int(greedy_text(output, table, gain)) == 1 + int(heard)
 
 
 def test_a_new_letter_head_learns_alone_at_first(config: MichiAIConfig, shards: Shards) -> None:

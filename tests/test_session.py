@@ -34,6 +34,21 @@ def pushed(session, pcm, sizes: list[int], rate: int | None = None) -> list:
     return frames
 
 
+def test_the_words_of_a_context_are_expected_and_injected_ones_before_them(model) -> None:
+    def first_pieces(*words: str) -> list[int]:
+        return [model.tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in words]
+
+    def expected(session) -> list[int]:
+        return [piece for before, piece in session._state["listen.expected"][0].tolist() if before == 0 and piece]
+
+    session = model.session(context="monday, monday.", instructions="count")
+    assert expected(session) == first_pieces("count", "monday")
+    session.inject("seven")
+    assert expected(session) == first_pieces("seven", "count", "monday")
+    session.reset()
+    assert expected(session) == first_pieces("count", "monday")
+
+
 # ---------------------------------------------------------------- chunks and formats
 
 
