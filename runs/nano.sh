@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
 # Stages in brackets run side by side, one core each. The committed weights went through stages 1 to 5 in this order, but in seven short legs, each from
-# the weights of the one before (`--init`), all but the last with AdamW in place of Muon, and then through stage 6, in 15 minutes of one H200 where the
-# learning rate followed the clock: LOG.md says what each leg was, how far it got, and what it scored.
+# the weights of the one before (`--init`), all but the last with AdamW in place of Muon, then through stage 6, in 15 minutes of one H200 where the
+# learning rate followed the clock, and through stage 7 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
 SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder and the listen head
@@ -66,4 +66,18 @@ $PY -m michiai.training.prepare --data "$RUN/data/train" --codec "$RUN/codec_gpu
   --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames_gpu"
 $PY -m michiai.training.duplex --init "$FIRST" --frames "$RUN/frames_gpu" --tokenizer "$RUN/tokenizer" --out "$RUN/duplex_gpu" \
   --steps 1370 --batch 128 --lr 1.2e-3 --warmup 60 --virtual 0.25 --workers 7
-assemble codec_gpu listen_gpu duplex_gpu vocoder_gpu nano
+assemble codec_gpu listen_gpu duplex_gpu vocoder_gpu nano_gpu
+
+# 7. the listen head again, twice, on fresh dialogues, and the mean (the weights of stage 6 in it because the backbone knows their embeddings)
+$PY -m michiai.data "$RUN/data/fresh" --hours 12 --seed 31 --split train --workers 2
+listen() {  # OUT SEED FOLDER...
+  $PY -m michiai.training.listen --init "$RUN/listen_gpu/model.safetensors" --data "${@:3}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
+    --out "$RUN/$1" --seed "$2" --steps 3000 --batch 24 --clip-frames 96 --lr 4e-4 --warmup 60
+}
+listen listen_a 31 "$RUN/data/fresh" "${LISTEN_DATA[@]:1}" &  # the committed one heard people twice as often as wide speech, and fresh dialogues twice
+listen listen_b 32 "$RUN/data/fresh"
+wait
+mkdir -p "$RUN/listen_mean"
+$PY "$HERE/scripts/average.py" --out "$RUN/listen_mean/model.safetensors" \
+  0.2 "$RUN/listen_gpu/model.safetensors" 0.4 "$RUN/listen_a/model.safetensors" 0.4 "$RUN/listen_b/model.safetensors"
+assemble codec_gpu listen_mean duplex_gpu vocoder_gpu nano

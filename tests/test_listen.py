@@ -33,6 +33,7 @@ from michiai.training.audio_data import (
 )
 from michiai.training.listen import ListenStage, word_errors
 
+from average import average
 from grow import grow
 
 FRAME = 1280
@@ -240,6 +241,18 @@ def test_word_errors() -> None:
     assert word_errors("a b c".split(), "a c".split()) == 1
     assert word_errors("a b c".split(), "x a b d".split()) == 2
     assert word_errors([], ["a"]) == 1
+
+
+def test_an_average_of_checkpoints_and_what_does_not_fit() -> None:
+    one, other = {"a": torch.ones(2, dtype=torch.float16), "b": torch.ones(3)}, {"a": torch.zeros(2)}
+    mean = average([0.25, 0.75], [one, other])
+    assert list(mean) == ["a"] and mean["a"].dtype == torch.float32 and mean["a"].tolist() == [0.25, 0.25]
+    with pytest.raises(ValueError, match=r"sum to 1.5; expected 1"):
+        average([0.75, 0.75], [one, other])
+    with pytest.raises(ValueError, match=r"a has the shapes \[\(2,\), \(3,\)\]"):
+        average([0.5, 0.5], [one, {"a": torch.ones(3)}])
+    with pytest.raises(ValueError, match="no tensor's name in common"):
+        average([0.5, 0.5], [one, {"c": torch.ones(3)}])
 
 
 def test_a_grown_head_hears_the_same_and_its_new_layers_learn(config: MichiAIConfig, listen: ListenHead) -> None:
