@@ -74,9 +74,10 @@ listen() {  # OUT SEED FOLDER...
   $PY -m michiai.training.listen --init "$RUN/listen_gpu/model.safetensors" --data "${@:3}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
     --out "$RUN/$1" --seed "$2" --steps 3000 --batch 24 --clip-frames 96 --lr 4e-4 --warmup 60
 }
-listen listen_a 31 "$RUN/data/fresh" "${LISTEN_DATA[@]:1}" &  # the committed one heard people twice as often as wide speech, and fresh dialogues twice
+listen listen_a 31 "$RUN/data/fresh" "${LISTEN_DATA[@]:1}" &
+FIRST_RUN=$!  # the committed one heard people twice as often as wide speech, and fresh dialogues twice
 listen listen_b 32 "$RUN/data/fresh"
-wait
+wait $FIRST_RUN
 mkdir -p "$RUN/listen_mean"
 $PY "$HERE/scripts/average.py" --out "$RUN/listen_mean/model.safetensors" \
   0.2 "$RUN/listen_gpu/model.safetensors" 0.4 "$RUN/listen_a/model.safetensors" 0.4 "$RUN/listen_b/model.safetensors"
