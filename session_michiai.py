@@ -25,7 +25,7 @@ class GenerationOptions:
     flow_steps: int = 1  # evaluations of the velocity network per frame
     noise_temperature: float | None = None  # variance of the flow's noise; None: as the checkpoint says
     text_temperature: float = 0.0  # 0: the most likely token
-    say_threshold: float = 0.3  # probability of "something new" from which a token is said: its time is uncertain, so it stays low
+    say_threshold: float = 0.5  # a token is said once it would have been said by now with this probability: 0.5 is the median of its time
     max_answer_seconds: float = 20.0  # an answer that goes on longer is ended
     max_wait_seconds: float = 3.0  # `converse` waits so long for an answer to begin
 
@@ -136,6 +136,7 @@ class DuplexSession:
         self._pending, self._resampler, self._rate = torch.zeros(0), None, 0
         self._queue: list[int] | None = None  # tokens that `read` wants said
         self.index, self.speaking, self._since = 0, False, 0
+        self._unsaid, self._owing = 1.0, False  # probability that nothing new is said yet; whether the user waits for an answer
         self.model.prompt(self._state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype))
         self.model.expect(self._state, self._expected)
         self.model.ready(self._state, self.options.flow_steps)
@@ -263,6 +264,10 @@ class DuplexSession:
         token = int(out.own_text)
         sound = out.audio[0].float().cpu()
         spent = time.perf_counter() - began
+        heard = bool(out.user_text) and not self.speaking
+        self._owing = (self._owing or heard) and token != self.special["<turn>"]
+        if token or heard or not (self.speaking or self._owing):
+            self._unsaid = 1.0
         if token == self.special["<turn>"]:
             self.speaking, self._since = True, self.index
         elif token == self.special["<done>"]:
@@ -296,8 +301,13 @@ class DuplexSession:
         return torch.multinomial(weights, 1, generator=self._generator)[:, 0].to(logits.device)
 
     def _something_new(self, logits: Tensor) -> bool:
-        """Whether logits [1, V] give a new token at least `say_threshold`."""
-        return 1 - float(logits.softmax(-1)[0, 0]) >= self.options.say_threshold
+        """Whether a new token is due, by the logits [1, V] of this frame and of those since the newest word.
+
+        A frame's probability of news is that of this frame if there was none before. Where the model is unsure of the time, it is small in
+        every frame, and by the frame alone the moment would pass for ever; so what counts is the probability that news has come by now.
+        """
+        self._unsaid *= float(logits.softmax(-1)[0, 0])
+        return 1 - self._unsaid >= self.options.say_threshold
 
     def _next_given(self, logits: Tensor) -> Tensor:
         """The next given token as soon as the model would say anything new, or has said nothing for 1.6 s."""

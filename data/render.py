@@ -1,6 +1,6 @@
 """From a script to two sample-aligned channels: who starts when, who is cut off, what the microphone hears.
 
-Timing, in seconds: the model answers RESPONSE after the user's last word; a barge-in stops it STOP after the
+Timing, in seconds: the model answers RESPONSE after the user's last word, seldom later; a barge-in stops it STOP after the
 user's onset (its unspoken words are dropped from its words and its turn); backchannels lie inside the turn
 before them and stop nobody.
 """
@@ -15,7 +15,12 @@ from .held_out import pick
 from .tts import LEVEL, RATE, Speech, VoiceSpec, join, sample_voice, synthesise
 from .words import sentence_of
 
-RESPONSE = (0.60, 0.80)  # earlier, and the last piece of a name is not yet heard when the answer begins
+# The usual silence before something is said, and that of the LATE: a visitor looks at the page first, and whoever has let the moment
+# for an answer pass must still know that one is due.
+FIRST = (0.3, 1.5), (1.5, 8.0)
+RESPONSE = (0.60, 0.80), (0.80, 3.0)  # earlier, and the last piece of a name is not yet heard when the answer begins
+NEXT = (0.5, 1.5), (1.5, 6.0)  # after an answer, or after oneself
+LATE = 0.08
 STOP = (0.60, 0.76)
 FADE = 0.04
 PAUSE = (0.6, 1.8)
@@ -60,6 +65,12 @@ class Dialogue:
     def words(self, who: str) -> list[tuple[str, float, float]]:
         """All words of "user" or "model" in order of time."""
         return sorted((w for turn in self.turns if turn.who == who for w in turn.words), key=lambda w: w[1])
+
+
+def silence(rng: np.random.Generator, kind: tuple[tuple[float, float], tuple[float, float]]) -> float:
+    """Seconds before something is said, of the kind FIRST, RESPONSE or NEXT."""
+    usual, late = kind
+    return rng.uniform(*(late if rng.random() < LATE else usual))
 
 
 def _speech(turn: Turn, voice: VoiceSpec, rng: np.random.Generator, room: bool) -> Speech:
@@ -108,10 +119,10 @@ class _Timeline:
         """When the speech begins; None where a backchannel finds no room."""
         rng = self.rng
         if not self.turns:
-            return rng.uniform(0.3, 1.5)
+            return silence(rng, FIRST)
         if turn.timing == "after":
             answer = turn.who == "model" and self._latest() == "user"
-            return self.free + (rng.uniform(*RESPONSE) if answer else rng.uniform(0.5, 1.5))
+            return self.free + silence(rng, RESPONSE if answer else NEXT)
         host = self._host("model" if turn.who == "user" else "user")
         if turn.timing == "overlap":
             return max(host.end - rng.uniform(0.15, 0.5), host.start + 0.3)

@@ -14,7 +14,7 @@ if not all(shutil.which(name) for name in ("flite", "espeak-ng", "festival")):
 
 from michiai.data import shards
 from michiai.data.grammar import make_script
-from michiai.data.render import RESPONSE, STOP, render
+from michiai.data.render import LATE, RESPONSE, STOP, render, silence
 from michiai.data.shards import make_dialogue, record
 from michiai.data.streams import place_words
 from michiai.data.tts import RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise
@@ -72,11 +72,14 @@ def test_sounds_and_spelling():
     assert all(b[1] - a[2] > 0.1 for a, b in zip(letters, letters[1:], strict=False))
 
 
-def test_answers_come_in_time():
+def test_answers_come_in_time_and_seldom_late():
+    (soonest, usual), (_, latest) = RESPONSE
     for seed in range(2):
         turns = dialogue("plain", seed).turns
         gaps = [b.start - a.end for a, b in zip(turns, turns[1:], strict=False) if b.who == "model"]
-        assert gaps and all(RESPONSE[0] - 0.01 <= gap <= RESPONSE[1] + 0.01 for gap in gaps)
+        assert gaps and all(soonest - 0.01 <= gap <= latest + 0.01 for gap in gaps)
+    drawn = np.array([silence(np.random.default_rng(seed), RESPONSE) for seed in range(2000)])
+    assert drawn.min() >= soonest and drawn.max() <= latest and 0.8 * LATE < (drawn > usual).mean() < 1.2 * LATE
 
 
 def test_barge_in_stops_the_model():

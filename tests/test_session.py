@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from michiai.backbone_michiai import SOUND, TEXT, kind_of, newest_text, text_lane
+from michiai.modeling_michiai import StepOutput
 from michiai.session_michiai import GenerationOptions
 from michiai.streaming_michiai import StreamState
 from michiai.voice_michiai import Voice
@@ -32,6 +33,33 @@ def pushed(session, pcm, sizes: list[int], rate: int | None = None) -> list:
         frames += session.push(pcm[at : at + size], rate)
         at += size
     return frames
+
+
+def turns_taken(model, monkeypatch, heard: list[bool], chance: float) -> list[int]:
+    """Frames in which a session opens a turn, if news has the same `chance` in every frame and words are `heard` in some."""
+    session = model.session()
+    turn, done = (model.config.special_tokens[name] for name in ("<turn>", "<done>"))
+
+    def step(audio, state, noise, flow_steps, choose) -> StepOutput:
+        logits = torch.full((1, model.config.text_config.vocab_size), float("-inf"))
+        logits[0, [0, done if session.speaking else turn]] = torch.tensor([1 - chance, chance]).log()
+        word = torch.tensor([5 * heard[session.index]])
+        return StepOutput(torch.zeros(1, FRAME), choose(logits), word, torch.zeros(1), logits, noise)
+
+    monkeypatch.setattr(model, "step", step)
+    frames = session.push(np.zeros(FRAME * len(heard), np.float32))
+    return [a.index for a, b in zip(frames, [None, *frames], strict=False) if a.speaking and not (b and b.speaking)]
+
+
+def test_an_answer_comes_at_the_median_of_its_time(model, monkeypatch) -> None:
+    assert turns_taken(model, monkeypatch, [i == 2 for i in range(9)], 0.2) == [6]  # 0.8 to the fourth is the first below a half
+    assert turns_taken(model, monkeypatch, [i in (2, 5) for i in range(12)], 0.2) == [9]  # the user goes on: anew
+    assert turns_taken(model, monkeypatch, [False], 0.6) == [0]  # one frame may be enough
+
+
+def test_nothing_is_said_into_silence_however_long(model, monkeypatch) -> None:
+    assert turns_taken(model, monkeypatch, [False] * 100, 0.2) == []
+    assert turns_taken(model, monkeypatch, [i == 1 for i in range(100)], 0.2) == [5]  # one answer, and no second
 
 
 def test_the_words_of_a_context_are_expected_and_injected_ones_before_them(model) -> None:

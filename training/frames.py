@@ -24,7 +24,7 @@ from michiai.backbone_michiai import ASIDE, DONE, SOUND, TEXT, TURN, WORD, text_
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.data.grammar import Script, make_script
 from michiai.data.mishear import misheard
-from michiai.data.render import RESPONSE
+from michiai.data.render import FIRST, NEXT, RESPONSE, silence
 from michiai.data.streams import place_words
 from michiai.training.prepare import own_stream
 from michiai.training.text import draw_text
@@ -39,7 +39,7 @@ def word_seconds(word: str, pace: float) -> float:
 
 def virtual_dialogue(script: Script, rng: np.random.Generator) -> dict:
     """A script on a timeline, as rendering would describe it: word times, turns, injections; `seconds` in all."""
-    now = rng.uniform(0.3, 1.5)
+    now = silence(rng, FIRST)
     words: dict[str, list] = {"user": [], "model": []}
     turns, injections = [], []
     texts = dict(script.injections)
@@ -51,13 +51,13 @@ def virtual_dialogue(script: Script, rng: np.random.Generator) -> dict:
         start = now
         before = turns[-1] if turns else None
         if turn.who == "model" and before and turn.timing == "after":
-            start = before["end"] + rng.uniform(*RESPONSE)
+            start = before["end"] + silence(rng, RESPONSE)
         elif before and turn.timing in ("interrupt", "backchannel"):
             start = rng.uniform(before["start"] + 0.4, max(before["start"] + 0.5, before["end"] - 0.6))
         elif before and turn.timing == "overlap":
             start = before["end"] - rng.uniform(0.1, 0.4)
         elif before:
-            start = before["end"] + rng.uniform(0.4, 1.6)
+            start = before["end"] + silence(rng, NEXT)
         if before and turn.timing == "interrupt":
             before["end"] = min(before["end"], start + rng.uniform(0.60, 0.76))
             words["model"] = [w for w in words["model"] if w[1] < before["end"]]
