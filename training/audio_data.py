@@ -8,6 +8,7 @@ B batch, N samples, K mel bins, M mel frames, T frames.
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +132,7 @@ class ListenBatches:
     Args:
         shares: of clips of the user's channel, the model's and both.
         shuffled: share of clips whose words stand in random order: held-out questions are not to be guessed.
+        rare: share of clips whose dialogue is drawn for the rarity of its words, each of which counts by its number to the power -1/2.
         n_frames: length of a clip. delay: frames between the end of a word and its token.
         frame_size: samples per frame at `sampling_rate`.
     """
@@ -145,12 +147,19 @@ class ListenBatches:
         sampling_rate: int = 16_000,
         shares: tuple[float, float, float] = (0.45, 0.1, 0.45),
         shuffled: float = 0.45,
+        rare: float = 0.5,
     ) -> None:
         self.shards, self.tokenizer = shards, tokenizer
         self.n_frames, self.delay = n_frames, delay
         self.shares, self.shuffled = shares, shuffled
         self.frame_size, self.sampling_rate = frame_size, sampling_rate
         self.n_samples = math.ceil(n_frames * FASTEST) * frame_size  # of source audio, enough for the fastest
+        words = [[w for w, _, _ in e.info["user_words"] + e.info["model_words"]] for e in shards.entries]
+        counts = Counter(word for row in words for word in row)
+        self.rarity = {word: n**-0.5 for word, n in counts.items()}
+        weight = np.array([sum(self.rarity[word] for word in row) for row in words])
+        weight = rare * weight / max(weight.sum(), 1e-9) + (1 - rare) / len(weight)
+        self.until = np.cumsum(weight) / weight.sum()
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
         rows = [self.clip(rng) for _ in range(n)]
@@ -158,7 +167,7 @@ class ListenBatches:
 
     def clip(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """audio int16 [N], rate [], tokens int64 [T], letters int64 [2 T], turn [2, T]."""
-        entry = self.shards.entries[rng.integers(len(self.shards.entries))]
+        entry = self.shards.entries[int(np.searchsorted(self.until, rng.random(), side="right"))]
         channel = int(rng.choice(3, p=self.shares)) if entry.info["model_words"] else USER
         rate = math.exp(rng.uniform(math.log(SLOWEST), math.log(FASTEST))) if rng.random() < 0.7 else 1.0
         words: Words = [] if channel == MODEL else entry.info["user_words"]
@@ -186,8 +195,10 @@ class ListenBatches:
         audio = self.shards.samples(entry, channel)
         out = np.zeros(self.n_samples, np.int16)
         at, placed = int(rng.integers(1, 8000)), []
+        until = np.cumsum([self.rarity[word] for word, _, _ in words])
+        until /= until[-1]
         while at < self.n_samples - self.sampling_rate // 10:
-            first = int(rng.integers(len(words)))
+            first = int(np.searchsorted(until, rng.random(), side="right"))
             run = words[first : first + int(rng.integers(1, 4))]
             begin = max(0, int((min(start for _, start, _ in run) - 0.015) * self.sampling_rate))
             piece = audio[begin : int((run[-1][2] + 0.015) * self.sampling_rate)][: self.n_samples - at]
