@@ -1,6 +1,7 @@
 """The listen head hears the same in any chunks, and its training data says what was said when."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from michiai.training.audio_data import (
     warp_mel,
 )
 from michiai.training.listen import ListenStage, word_errors
+from michiai.training.rare import RareWords
 
 from average import average
 from grow import grow
@@ -267,3 +269,13 @@ def test_a_grown_head_hears_the_same_and_its_new_layers_learn(config: MichiAICon
     assert all(deeper.transformer.layers[i].attention.out.weight.grad.abs().max() > 0 for i in (1, 3))
     with pytest.raises(ValueError, match=r"names the layers \[7\]; the file has \[0, 1\]"):
         grow({f"listen.{name}": t for name, t in listen.state_dict().items()}, [1, 7])
+
+
+def test_rare_words_are_met_more_often_than_they_are_said() -> None:
+    rare = RareWords([["yes"]] * 99 + [["yes", "zeppelin"], []], share=0.5)
+    drawn = Counter(rare.draw(np.random.default_rng(0), 20_000))
+    assert drawn[99] / 20_000 == pytest.approx(0.5 * 1.1 / 11 + 0.5 / 101, abs=0.005)  # a root of 1 and of 1/100, of 11 in all
+    assert drawn[100] / 20_000 == pytest.approx(0.5 / 101, abs=0.002)  # uniform draws meet a text without words too
+    words = Counter(rare.draw_word(np.random.default_rng(seed), ["yes", "zeppelin"]) for seed in range(1000))
+    assert words[1] > 5 * words[0] > 0
+    assert set(RareWords([[], []]).draw(np.random.default_rng(0), 50)) == {0, 1}
