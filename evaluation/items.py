@@ -15,7 +15,7 @@ from michiai.data.held_out import pick
 from michiai.data.tts import LEVEL, RATE, VoiceSpec, join, sample_voice, synthesise
 from michiai.data.words import sentence_of
 
-LEAD = 0.5  # seconds of silence before the user speaks
+LEAD = (0.5, 6.0)  # seconds of silence before the user speaks: a visitor looks at the page first
 NOISES = ("none", "white", "pink", "brown", "hum")
 CLEAR = ("slt", "rms")  # the voices that the recogniser of `say` understands
 PAUSE = (0.6, 1.8)
@@ -98,12 +98,12 @@ def choose_script(rng: np.random.Generator, behaviour: str, topic: str) -> tuple
 
 
 def place(
-    script: Script, turns: list[int], voice: VoiceSpec, rng: np.random.Generator
+    script: Script, turns: list[int], voice: VoiceSpec, lead: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[Span], float]:
     """Some user turns with room for the answers between them -> (audio, spans, start of the last turn)."""
-    parts: list = [LEAD]
+    parts: list = [lead]
     spans: list[Span] = []
-    now = asked_at = LEAD
+    now = asked_at = lead
     for number, turn in enumerate(turns):
         if number:
             gap = 2.2 + 0.42 * len(script.turns[turn - 1].text.split())
@@ -131,7 +131,8 @@ def make_item(seed: int, index: int, behaviour: str = "plain") -> Item:
     voice, own = sample_voice(rng, "test", "user"), model_voice(rng, CLEAR)
     last = 0 if behaviour == "barge_in" else question.turn
     turns = [i for i, turn in enumerate(script.turns[: last + 1]) if turn.who == "user"]
-    user, spans, asked_at = place(script, turns, voice, rng)
+    lead = round(rng_of(seed, f"{behaviour} lead", index).uniform(*LEAD), 3)
+    user, spans, asked_at = place(script, turns, voice, lead, rng)
     noisy = bool(rng.random() < 0.5)
     if noisy:
         user = microphone(user, rng, pick(rng, NOISES), LEVEL, None, noisy=False)

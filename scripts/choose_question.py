@@ -2,7 +2,7 @@
 
 python scripts/choose_question.py            # writes tests/questions.json
 
-Held-out questions of held-out voices are asked often, each time from another offset within a frame.
+Held-out questions of held-out voices are asked often, each time after another silence, which ends elsewhere within a frame.
 Chosen are
 - the question that is heard (HEARD of its words) and answered rightly most often, by text and then by the ear of the referee
   recogniser; none whose answer is that it does not know, which needs no hearing;
@@ -31,7 +31,7 @@ OUT = Path(__file__).resolve().parents[1] / "tests" / "questions.json"
 SEED = 2026
 LATE = 1.4  # seconds; the browser test allows 1.5, and its own path takes some
 HEARD = 0.75  # the browser test asks for half of the words
-OFFSETS = (0.31, 0.33, 0.35, 0.37, 0.39)  # seconds of silence before the question: frames are 0.08 s
+OFFSETS = (0.31, 0.33, 1.35, 3.37, 6.39)  # seconds of silence before the question; the browser test's is over 6 s, and frames are 0.08 s
 
 
 def spoken(item: Item, offset: float) -> np.ndarray:
