@@ -166,13 +166,15 @@ def test_step_times(model):
 @pytest.mark.slow
 def test_items_are_held_out_and_exact():
     from michiai.data.tts import is_held_out
-    from michiai.evaluation.items import make_item
+    from michiai.evaluation.items import LEAD, make_item
     from michiai.evaluation.referees import recognise
 
     item, again = make_item(0, 2), make_item(0, 2)
     assert np.array_equal(item.user, again.user) and item.topic == "sum"
     assert is_held_out(item.user_voice) and is_held_out(item.model_voice)
     assert 0 <= len(item.user) / RATE - item.end < 0.2
+    leads = [item.asked_at, make_item(0, 3).asked_at]
+    assert LEAD[0] <= min(leads) < max(leads) <= LEAD[1] and item.spans[0].start >= item.asked_at
     assert recognise(item.reference), "the referee understands the reference voice"
 
 
