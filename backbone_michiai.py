@@ -87,6 +87,12 @@ def next_text(own_text: Tensor, user_text: Tensor, state: StreamState, special: 
     return queue[:, :2]
 
 
+def speaks(state: StreamState, like: Tensor) -> Tensor:
+    """Whether one is in an answer, as far as the text lane has come: bool [B]. `like`: a tensor of that shape and device."""
+    state["backbone.speaking"] = state.get("backbone.speaking", torch.zeros_like(like))
+    return state["backbone.speaking"] > 0
+
+
 def words_due(state: StreamState) -> bool:
     """Whether words enter the text lane before the next frame; on a GPU, which one would have to wait for, always True."""
     news = [state[path] for path in ("own_text", "user_text", "backbone.waiting") if path in state]

@@ -210,6 +210,7 @@ class MichiAIConfig(PretrainedConfig):
         return own | {k: v for k, v in super().to_diff_dict().items() if k not in own}
 
 
+SOUNDS = ("<breath>", "<laugh>", "<cough>", "<hm>")  # which both sides make
 SPECIAL_TOKENS = (
     "<pad>",  # nothing new in this frame
     "<turn>",  # I start to speak
@@ -217,10 +218,7 @@ SPECIAL_TOKENS = (
     "<user>",  # (text only) the user speaks
     "<instructions>",
     "<context>",
-    "<breath>",
-    "<laugh>",
-    "<cough>",
-    "<hm>",
+    *SOUNDS,
 )
 
 

@@ -22,6 +22,8 @@ from .streaming_michiai import CausalTransformer, StreamState, name_modules
 PAD_ID = 0  # "nothing new in this frame"
 EXPECTED_SLOTS = 256  # pieces of expected words that a conversation remembers
 EXPECTED_GAIN = 3.5  # nats by which such a piece gains on the others
+FORESEEN_GAIN = 0.4  # of the LLM's log probability of a token
+LEAST_FORESEEN = -12.0  # nats: no word is ruled out
 
 
 @dataclass
@@ -170,7 +172,7 @@ def greedy_text(output: ListenOutput, table: Tensor | nn.Module, gain: Tensor | 
     deviations are taken out of the product instead.
 
     Args:
-        gain: added to the scores, in nats [B, V], as of `expected_gain`.
+        gain: added to the scores, in nats [B, V], as of `expected_gain` and `foreseen_gain`.
     """
     hidden = output.text_hidden
     if isinstance(table, nn.Module):
@@ -212,6 +214,26 @@ def expected_gain(state: StreamState, vocabulary: int, like: Tensor) -> Tensor:
     newest = state.get("listen.newest", torch.zeros_like(pairs[:, 0, 0]))
     due = (pairs[..., 0] == PAD_ID) | (pairs[..., 0] == newest[:, None])
     return like.new_zeros(len(like), vocabulary).scatter_reduce(1, pairs[..., 1], due.to(like.dtype) * EXPECTED_GAIN, "amax")
+
+
+def foresee(state: StreamState, log_probs: Tensor, sure: Tensor, unsaid: list[int]) -> None:
+    """The LLM's guess of the user's next word, for the frame after this: shallow fusion (Gulcehre et al., arXiv 1503.03535).
+
+    Args:
+        log_probs: of the next token by the LLM, up to a constant [B, V].
+        sure: bool [B], False where the LLM has not yet read the newest word or speaks itself: then it guesses nothing.
+        unsaid: tokens that no user says.
+    """
+    guess = log_probs.clone()
+    for token in unsaid:
+        guess[:, token] = float("-inf")
+    guess = guess.log_softmax(-1).clamp(min=LEAST_FORESEEN) * FORESEEN_GAIN
+    state["listen.foreseen"] = torch.where(sure[:, None], guess, 0.0)
+
+
+def foreseen_gain(state: StreamState, vocabulary: int, like: Tensor) -> Tensor:
+    """What each token gains by what the LLM foresees: nats [B, V]. `like`: a float tensor of the batch and device."""
+    return state.get("listen.foreseen", like.new_zeros(len(like), vocabulary))
 
 
 def remember_newest(state: StreamState, tokens: Tensor) -> None:

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from .backbone_michiai import SOUND, TEXT, Backbone, kind_of, newest_text, next_text, text_lane, words_due
+from .backbone_michiai import SOUND, TEXT, Backbone, kind_of, newest_text, next_text, speaks, text_lane, words_due
 from .codec_michiai import AudioEncoder
-from .configuration_michiai import MichiAIConfig
-from .listen_michiai import ListenHead, expect, expected_gain, greedy_text, remember_newest
+from .configuration_michiai import SOUNDS, MichiAIConfig
+from .listen_michiai import ListenHead, expect, expected_gain, foresee, foreseen_gain, greedy_text, remember_newest
 from .optimize_michiai import arrange_convolutions, optimize, prepare, use_int8
 from .processing_michiai import Audio
 from .session_michiai import DuplexSession, GenerationOptions, Reply, Transcript, transcribe
@@ -194,16 +194,19 @@ class MichiAIModel(PreTrainedModel):
                 "latent": noise.new_zeros(B, 1, noise.shape[-1]),
             }
         heard = self.listen(audio, self.backbone.embed_text(memory["user_text"]), state)
-        gain = expected_gain(state, self.config.text_config.vocab_size, audio)
+        V, special = self.config.text_config.vocab_size, self.config.special_tokens
+        gain = expected_gain(state, V, audio) + foreseen_gain(state, V, audio)
         user_text = greedy_text(heard, self.backbone.table, gain)
         remember_newest(state, user_text[:, -1])
         x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"], state)
         kind = torch.full_like(user_text, SOUND)
         if words:
-            new = next_text(memory["own_text"][:, 0], memory["user_text"][:, 0], state, self.config.special_tokens)
+            new = next_text(memory["own_text"][:, 0], memory["user_text"][:, 0], state, special)
             x, kind = torch.cat([self.backbone.embed_text(new).to(x.dtype), x], 1), torch.cat([kind_of(new), kind], 1)
         hidden = self.backbone(x, kind, state)[:, -1:]
         logits = self.backbone.frame_logits(hidden[:, 0], state["backbone.text"])
+        sure = (user_text[:, 0] == 0) & ~speaks(state, user_text[:, 0])
+        foresee(state, logits, sure, unsaid=[token for name, token in special.items() if name not in SOUNDS])
         latent = self.speak_head(hidden, noise[:, None], flow_steps)
         sound = self.vocoder(latent, state)
         own_text = logits.argmax(-1)

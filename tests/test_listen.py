@@ -1,7 +1,7 @@
 """The listen head hears the same in any chunks, and its training data says what was said when."""
 
 import json
-from collections import Counter
+import math
 
 import numpy as np
 import pytest
@@ -12,10 +12,14 @@ from michiai.configuration_michiai import ListenConfig, MichiAIConfig
 from michiai.listen_michiai import (
     EXPECTED_GAIN,
     EXPECTED_SLOTS,
+    FORESEEN_GAIN,
+    LEAST_FORESEEN,
     ListenHead,
     ListenOutput,
     expect,
     expected_gain,
+    foresee,
+    foreseen_gain,
     greedy_text,
     remember_newest,
     text_log_probs,
@@ -33,7 +37,6 @@ from michiai.training.audio_data import (
     warp_mel,
 )
 from michiai.training.listen import ListenStage, word_errors
-from michiai.training.rare import RareWords
 
 from average import average
 from grow import grow
@@ -271,11 +274,12 @@ def test_a_grown_head_hears_the_same_and_its_new_layers_learn(config: MichiAICon
         grow({f"listen.{name}": t for name, t in listen.state_dict().items()}, [1, 7])
 
 
-def test_rare_words_are_met_more_often_than_they_are_said() -> None:
-    rare = RareWords([["yes"]] * 99 + [["yes", "zeppelin"], []], share=0.5)
-    drawn = Counter(rare.draw(np.random.default_rng(0), 20_000))
-    assert drawn[99] / 20_000 == pytest.approx(0.5 * 1.1 / 11 + 0.5 / 101, abs=0.005)  # a root of 1 and of 1/100, of 11 in all
-    assert drawn[100] / 20_000 == pytest.approx(0.5 / 101, abs=0.002)  # uniform draws meet a text without words too
-    words = Counter(rare.draw_word(np.random.default_rng(seed), ["yes", "zeppelin"]) for seed in range(1000))
-    assert words[1] > 5 * words[0] > 0
-    assert set(RareWords([[], []]).draw(np.random.default_rng(0), 50)) == {0, 1}
+def test_what_the_llm_foresees_counts_for_the_next_word_and_rules_none_out() -> None:
+    state, like = StreamState(), torch.zeros(2, 4)
+    assert foreseen_gain(state, 5, like).eq(0).all() and foreseen_gain(state, 5, like).shape == (2, 5)
+    log_probs = torch.tensor([[0.9, 0.04, 0.05, 0.01, 0.0]] * 2).log()
+    foresee(state, log_probs, torch.tensor([True, False]), unsaid=[0, 1])
+    gain = foreseen_gain(state, 5, like)
+    wanted = FORESEEN_GAIN * torch.tensor([LEAST_FORESEEN, LEAST_FORESEEN, math.log(5 / 6), math.log(1 / 6), LEAST_FORESEEN])
+    assert torch.allclose(gain[0], wanted) and gain[1].eq(0).all()
+    assert log_probs[0, 0] == torch.tensor(0.9).log(), "the logits themselves stay as they are"

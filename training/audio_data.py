@@ -21,7 +21,6 @@ from transformers import PreTrainedTokenizerBase
 from michiai.codec_michiai import mel_scale
 from michiai.data.augment import ROOM_BELOW, ROOM_DECAY
 from michiai.data.streams import place_words
-from michiai.training.rare import RareWords
 
 Words = list[tuple[str, float, float]]  # word, start and end in seconds
 SLOWEST, FASTEST = 0.85, 1.2  # of speech, after the change of rate
@@ -132,7 +131,6 @@ class ListenBatches:
     Args:
         shares: of clips of the user's channel, the model's and both.
         shuffled: share of clips whose words stand in random order: held-out questions are not to be guessed.
-        rare: share of clips whose dialogue is drawn for its rare words.
         n_frames: length of a clip. delay: frames between the end of a word and its token.
         frame_size: samples per frame at `sampling_rate`.
     """
@@ -147,14 +145,12 @@ class ListenBatches:
         sampling_rate: int = 16_000,
         shares: tuple[float, float, float] = (0.45, 0.1, 0.45),
         shuffled: float = 0.45,
-        rare: float = 0.5,
     ) -> None:
         self.shards, self.tokenizer = shards, tokenizer
         self.n_frames, self.delay = n_frames, delay
         self.shares, self.shuffled = shares, shuffled
         self.frame_size, self.sampling_rate = frame_size, sampling_rate
         self.n_samples = math.ceil(n_frames * FASTEST) * frame_size  # of source audio, enough for the fastest
-        self.rare = RareWords([[word for word, _, _ in e.info["user_words"] + e.info["model_words"]] for e in shards.entries], rare)
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
         rows = [self.clip(rng) for _ in range(n)]
@@ -162,7 +158,7 @@ class ListenBatches:
 
     def clip(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """audio int16 [N], rate [], tokens int64 [T], letters int64 [2 T], turn [2, T]."""
-        entry = self.shards.entries[self.rare.draw(rng, 1)[0]]
+        entry = self.shards.entries[rng.integers(len(self.shards.entries))]
         channel = int(rng.choice(3, p=self.shares)) if entry.info["model_words"] else USER
         rate = math.exp(rng.uniform(math.log(SLOWEST), math.log(FASTEST))) if rng.random() < 0.7 else 1.0
         words: Words = [] if channel == MODEL else entry.info["user_words"]
@@ -191,7 +187,7 @@ class ListenBatches:
         out = np.zeros(self.n_samples, np.int16)
         at, placed = int(rng.integers(1, 8000)), []
         while at < self.n_samples - self.sampling_rate // 10:
-            first = self.rare.draw_word(rng, [word for word, _, _ in words])
+            first = int(rng.integers(len(words)))
             run = words[first : first + int(rng.integers(1, 4))]
             begin = max(0, int((min(start for _, start, _ in run) - 0.015) * self.sampling_rate))
             piece = audio[begin : int((run[-1][2] + 0.015) * self.sampling_rate)][: self.n_samples - at]

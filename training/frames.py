@@ -27,7 +27,6 @@ from michiai.data.mishear import misheard
 from michiai.data.render import FIRST, NEXT, RESPONSE, silence
 from michiai.data.streams import place_words
 from michiai.training.prepare import own_stream
-from michiai.training.rare import RareWords
 from michiai.training.text import draw_text
 
 IGNORE = -1  # no target at this position: it is no frame
@@ -105,7 +104,6 @@ class Rows:
             self.index += [(len(self.shards), i, info) for i, info in enumerate(infos)]
             self.shards.append(load_file(str(path)))
         self.lengths = [self.length(*entry) for entry in self.index]
-        self.rare = RareWords([[word for word, _, _ in info["model_words"]] for _, _, info in self.index]) if self.index else None
 
     def length(self, shard: int, i: int, info: dict) -> int:
         """Positions of a spoken dialogue, but for its voice prompt and its words."""
@@ -200,8 +198,8 @@ class Rows:
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
         """`n` framed rows of similar length, all spoken or all virtual, under their own names; text rows as `plain` [n, text_rows, P]."""
-        if self.rare and rng.random() >= self.virtual:
-            picked = similar(self.rare.draw(rng, 4 * n), n, rng, self.lengths.__getitem__)
+        if self.index and rng.random() >= self.virtual:
+            picked = similar(rng.integers(0, len(self.index), 4 * n).tolist(), n, rng, self.lengths.__getitem__)
             given = [self.spoken(*self.index[k], rng) for k in picked]
         else:
             given = similar([self.virtual_row(rng) for _ in range(2 * n)], n, rng, lambda row: len(row["own"]))
