@@ -89,8 +89,8 @@ def next_text(own_text: Tensor, user_text: Tensor, state: StreamState, special: 
 
 def speaks(state: StreamState, like: Tensor) -> Tensor:
     """Whether one is in an answer, as far as the text lane has come: bool [B]. `like`: a tensor of that shape and device."""
-    state["backbone.speaking"] = state.get("backbone.speaking", torch.zeros_like(like))
-    return state["backbone.speaking"] > 0
+    # kept if it is new: a recorded frame knows the memories alone that its first run left
+    return state.setdefault("backbone.speaking", torch.zeros_like(like)) > 0
 
 
 def words_due(state: StreamState) -> bool:

@@ -24,7 +24,7 @@ from michiai.backbone_michiai import ASIDE, DONE, SOUND, TEXT, TURN, WORD, text_
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.data.grammar import Script, make_script
 from michiai.data.mishear import misheard
-from michiai.data.render import FIRST, NEXT, RESPONSE, silence
+from michiai.data.render import FIRST, NEXT, RESPONSE, STOP, silence
 from michiai.data.streams import place_words
 from michiai.training.prepare import own_stream
 from michiai.training.text import draw_text
@@ -59,7 +59,7 @@ def virtual_dialogue(script: Script, rng: np.random.Generator) -> dict:
         elif before:
             start = before["end"] + silence(rng, NEXT)
         if before and turn.timing == "interrupt":
-            before["end"] = min(before["end"], start + rng.uniform(0.60, 0.76))
+            before["end"] = min(before["end"], start + rng.uniform(*STOP))
             words["model"] = [w for w in words["model"] if w[1] < before["end"]]
         at, pace = start, rng.uniform(0.75, 1.25)
         for word in turn.text.split():
