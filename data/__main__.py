@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from .shards import write_shards
-from .wide import dictation, recorded
+from .wide import dictation, reading, recorded
 
 
 def main() -> None:
@@ -23,10 +23,18 @@ def main() -> None:
                       "and nobody answers; for the listen head")
     wide.add_argument("--speech", type=Path, help="a folder of recordings (manifest.jsonl): a person says them, and nobody answers; "
                       "for the listen head")
+    parser.add_argument("--reading", action="store_true", help="the model alone reads answers of the domain aloud, and "
+                        "sentences and words of --text where that is given; for the speak head")
     args = parser.parse_args()
+    if args.reading and args.speech:
+        parser.error("--speech is what people say, --reading what the model reads: choose one")
     script = None
-    if args.text or args.speech:
-        script = partial(dictation, folder=args.text) if args.text else partial(recorded, folder=args.speech, split=args.split)
+    if args.reading:
+        script = partial(reading, folder=args.text)
+    elif args.text:
+        script = partial(dictation, folder=args.text)
+    elif args.speech:
+        script = partial(recorded, folder=args.speech, split=args.split)
     manifest = write_shards(args.out, args.hours, args.seed, args.split, args.workers, script)
     print(json.dumps({k: manifest[k] for k in ("split", "shards", "dialogues", "hours", "behaviours")}))
 

@@ -21,6 +21,7 @@ FIRST = (0.3, 1.5), (1.5, 8.0)
 RESPONSE = (0.60, 0.80), (0.80, 3.0)  # earlier, and the last piece of a name is not yet heard when the answer begins
 NEXT = (0.5, 1.5), (1.5, 6.0)  # after an answer, or after oneself
 LATE = 0.08
+SOON = (0.25, 0.6)
 STOP = (0.60, 0.76)
 FADE = 0.04
 PAUSE = (0.6, 1.8)
@@ -123,6 +124,8 @@ class _Timeline:
         if turn.timing == "after":
             answer = turn.who == "model" and self._latest() == "user"
             return self.free + silence(rng, RESPONSE if answer else NEXT)
+        if turn.timing == "soon":
+            return self.free + rng.uniform(*SOON)
         host = self._host("model" if turn.who == "user" else "user")
         if turn.timing == "overlap":
             return max(host.end - rng.uniform(0.15, 0.5), host.start + 0.3)

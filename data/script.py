@@ -12,7 +12,7 @@ class Turn:
 
     who: str  # user | model
     text: str
-    timing: str = "after"  # after | interrupt | overlap | backchannel (inside the turn before it)
+    timing: str = "after"  # after | soon (after oneself) | interrupt | overlap | backchannel (inside the turn before it)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Wide speech: what the listen head hears beside the domain, so that it learns how any word sounds.
+"""Wide speech: what is heard and said beside the dialogues, so that the listen and the speak head learn how any word sounds.
 
-In the domain alone it learns to guess: a word that it never met becomes one that it knows. Half of the utterances are
+In the domain alone the listen head learns to guess: a word that it never met becomes one that it knows. Half of the utterances are
 sentences of public dialogues, half are random words of them and names that nobody has, so that nothing can be guessed.
-Recordings of people stand beside them.
+Recordings of people stand beside them. In a dialogue the model is silent most of the time; in a reading it seldom is.
 """
 
 import gzip
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .grammar import make_script
 from .held_out import pick
 from .script import Script, Turn
 from .tts import recorded_voice
@@ -25,6 +26,9 @@ LENGTH = (2, 9)  # words of an utterance
 COMMON = 6  # a word met so often in the texts is one
 NAMES = 20_000  # invented ones
 TURNS = 18  # at most, from one dialogue
+READ = 36  # words of a reading, about 17 s
+SCRIPTS = 5000  # whose answers are read
+FAMILIAR = 5
 PER_SOURCE = 60_000  # sentences at most, so that no source fills the list
 
 
@@ -52,17 +56,41 @@ def spoken_sentences(text: str) -> list[str]:
     return [part for part in found if LENGTH[0] <= part.count(" ") + 1 <= LENGTH[1] and held_out.isdisjoint(re.split("[ ']", part))]
 
 
+def utterance(rng: np.random.Generator, folder: Path) -> str:
+    """A sentence of the texts of a folder, or words of them in no order."""
+    (sentences, words), names = read_texts(folder), invented_names(NAMES)
+    if rng.random() < 0.5:
+        return pick(rng, sentences)
+    return " ".join(pick(rng, names if rng.random() < 0.2 else words) for _ in range(int(rng.integers(2, 7))))
+
+
 def dictation(rng: np.random.Generator, folder: Path) -> Script:
     """A user who says two to four things that are no questions; nobody answers."""
-    (sentences, words), names = read_texts(folder), invented_names(NAMES)
-
-    def utterance() -> str:
-        if rng.random() < 0.5:
-            return pick(rng, sentences)
-        return " ".join(pick(rng, names if rng.random() < 0.2 else words) for _ in range(int(rng.integers(2, 7))))
-
-    turns = tuple(Turn("user", utterance()) for _ in range(int(rng.integers(2, 5))))
+    turns = tuple(Turn("user", utterance(rng, folder)) for _ in range(int(rng.integers(2, 5))))
     return Script("dictation", "", "", turns, ())
+
+
+@lru_cache(1)
+def answers() -> list[tuple[str, ...]]:
+    """For each word that some FAMILIAR of the domain's answers hold, those answers."""
+    found: dict[str, list[str]] = {}
+    for i in range(SCRIPTS):
+        for turn in make_script(np.random.default_rng(i), "train").turns:
+            if turn.who == "model":
+                for word in dict.fromkeys(turn.text.split()):
+                    found.setdefault(word, []).append(turn.text)
+    return [tuple(texts) for texts in found.values() if len(texts) >= FAMILIAR]
+
+
+def reading(rng: np.random.Generator, folder: Path | None) -> Script:
+    """The model alone, who reads aloud: answers of the domain without their questions, each word of them as likely to be drawn for,
+    since in dialogues most words are rare; and, where there is a folder of texts, utterances for a third of it.
+    """
+    texts: list[str] = []
+    while sum(text.count(" ") + 1 for text in texts) < READ:
+        texts.append(utterance(rng, folder) if folder and rng.random() < 0.33 else pick(rng, pick(rng, answers())))
+    turns = tuple(Turn("model", text, "soon" if i else "after") for i, text in enumerate(texts))
+    return Script("reading", "", "", turns, ())
 
 
 def recorded(rng: np.random.Generator, folder: Path, split: str) -> Script:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import shutil
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -19,8 +20,8 @@ from michiai.data.shards import make_dialogue, record
 from michiai.data.streams import place_words
 from michiai.data.tts import RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise
 from michiai.data.tts_recorded import read_recordings
-from michiai.data.wide import NAMES, dictation, read_texts, recorded
-from michiai.data.words import invented_names
+from michiai.data.wide import NAMES, READ, dictation, read_texts, reading, recorded
+from michiai.data.words import TEST_NAMES, invented_names
 
 VOICES = [
     VoiceSpec("flite", "slt", "F", 1.0, 180, 1.0, 1.0),
@@ -166,6 +167,21 @@ def test_dictation_says_words_of_public_text_but_no_held_out_name(tmp_path):
     assert 4 <= len(said) and set(said) <= {*words, *invented_names(NAMES)} and not made.words("model")
     with pytest.raises(ValueError, match="holds no dialogues"):
         read_texts(tmp_path / "nothing")
+
+
+def test_a_reading_is_the_model_alone_and_says_rare_words_more_often():
+    def answers(script_of) -> Counter:
+        scripts = (script_of(np.random.default_rng(i)) for i in range(1500))
+        return Counter([word for script in scripts for turn in script.turns if turn.who == "model" for word in turn.text.split()][:8000])
+
+    read, said = answers(partial(reading, folder=None)), answers(partial(make_script, split="train"))
+    assert read.total() == said.total() == 8000 and read.keys().isdisjoint(TEST_NAMES)
+    rare = [word for word, n in said.items() if 1 < n < 5]
+    assert sum(read[word] for word in rare) > 1.3 * sum(said[word] for word in rare)
+    made = make_dialogue(0, "train", 0, wide=partial(reading, folder=None))
+    assert len(made.words("model")) >= READ - 4 and not made.words("user")  # names of sounds are no words
+    spoken = sum(turn.end - turn.start for turn in made.turns)
+    assert spoken > 0.6 * made.audio.shape[1] / RATE and np.abs(made.audio[1]).max() > 0.05
 
 
 def test_recordings_of_people_get_the_times_of_their_words(tmp_path):

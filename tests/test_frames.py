@@ -88,3 +88,26 @@ def test_every_part_learns_from_a_batch(rows: Rows) -> None:
     losses["loss"].backward()
     missing = [name for name, p in stage.named_parameters() if p.grad is None or not p.grad.any()]
     assert all("user_mark" in name or "lm_head" in name for name in missing), missing
+
+
+def test_from_a_reading_the_speak_head_alone_learns(rows: Rows, monkeypatch) -> None:
+    n, config = 40, rows.config
+    own = [0] * n
+    own[3], own[4], own[20] = config.special_tokens["<turn>"], rows.tokens("cold")[0], config.special_tokens["<done>"]
+    entry = {"voice": torch.randn(5, config.latent_dim), "heard": torch.randn(n, config.listen_config.width),
+             "latents": torch.randn(n, config.latent_dim), "user": torch.zeros(n, dtype=torch.long), "own": torch.tensor(own)}
+    monkeypatch.setattr(rows, "dialogues", [(n, 0, 0, {"injections": [], "behaviour": "plain"})])
+    monkeypatch.setattr(rows, "readings", [(n, 0, 0, {"injections": [], "behaviour": "reading"})])
+    monkeypatch.setattr(rows, "spoken", lambda shard, i, info, rng: {"info": info, **entry})
+    monkeypatch.setattr(rows, "virtual", 0.0)
+    batches = {}
+    for share, kind in ((0.0, "plain"), (1.0, "reading")):
+        monkeypatch.setattr(rows, "read", share)
+        batches[kind] = rows(0, np.random.default_rng(1), 2)
+    dictated, decided = batches["reading"], batches["plain"]
+    assert (dictated["target"] == IGNORE).all() and not dictated["next"].any()
+    assert (decided["target"] == TURN).any() and decided["next"].any()
+    assert all(torch.equal(dictated[name], decided[name]) for name in ("kind", "text", "own", "frame", "latent", "goal", "flow"))
+    torch.manual_seed(0)
+    losses = DuplexStage(config)(dictated, 0)
+    assert set(losses) == {"plain", "loss", "flow", "distil"} and torch.isfinite(losses["loss"])

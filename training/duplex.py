@@ -1,10 +1,11 @@
 """Stage 5: everything together. The backbone learns to converse in frames and the speak head to sound.
 
     python -m michiai.training.duplex --text RUN/table/model.safetensors --tokenizer RUN/tokenizer --out RUN/virtual
-    python -m michiai.training.duplex --init RUN/virtual/model.safetensors --frames RUN/frames \
+    python -m michiai.training.duplex --init RUN/virtual/model.safetensors --frames RUN/frames --readings RUN/readings \
         --tokenizer RUN/tokenizer --out RUN/duplex
 
 The first call needs no sound at all: virtual dialogues are frames of text. It runs while codec and listen head are trained.
+In a dialogue the model speaks in a third of the frames, and most words are rare; in a reading it seldom is silent, and has many.
 
 The embedding table, the listen head and the codec are frozen; every step also holds pure text.
 """
@@ -40,7 +41,7 @@ class DuplexStage(nn.Module):
 
     def positions(self, batch: dict[str, Tensor]) -> Tensor:
         """Rows of all kinds of positions -> backbone input [n, P, D]."""
-        b, frame = self.backbone, batch["target"] != IGNORE
+        b, frame = self.backbone, batch["frame"]
         latents = self.noisy(batch["latent"], frame)
         frames = b.embed_frames(batch["heard"], batch["user"], latents, batch["own"], frame=frame)
         text = (batch["text"] != 0)[..., None]
@@ -54,17 +55,19 @@ class DuplexStage(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
         hidden = self.backbone(self.positions(batch), batch["kind"])
-        framed, words = batch["target"] != IGNORE, batch["next"] > 0
-        gate = self.backbone.gate_logits(hidden[framed], newest_text(hidden, batch["kind"])[framed])
-        target = batch["target"][framed]
-        when = F.cross_entropy(gate, target, reduction="none")
-        weight = torch.where(target > 0, 1.0, PAD_WEIGHT)
-        logits, token, mine = self.backbone.text_logits(hidden[words]).float(), batch["next"][words], batch["mine"][words]
-        what = F.cross_entropy(logits, token, reduction="none")
-        losses = {"gate": (when * weight).sum() / weight.sum(), "word": weighted(what, mine),
-                  "news": when[target > 0].mean(), "right": (logits.argmax(-1) == token)[mine].float().mean(),
-                  "plain": self.plain(batch["plain"].flatten(0, 1))}
-        losses["loss"] = losses["gate"] + losses["word"] + 0.5 * losses["plain"]
+        losses = {"plain": self.plain(batch["plain"].flatten(0, 1))}
+        losses["loss"] = 0.5 * losses["plain"]
+        decided, words = batch["target"] != IGNORE, batch["next"] > 0
+        if decided.any():  # in a reading nothing is
+            gate = self.backbone.gate_logits(hidden[decided], newest_text(hidden, batch["kind"])[decided])
+            target = batch["target"][decided]
+            when = F.cross_entropy(gate, target, reduction="none")
+            weight = torch.where(target > 0, 1.0, PAD_WEIGHT)
+            logits, token, mine = self.backbone.text_logits(hidden[words]).float(), batch["next"][words], batch["mine"][words]
+            what = F.cross_entropy(logits, token, reduction="none")
+            losses |= {"gate": (when * weight).sum() / weight.sum(), "word": weighted(what, mine),
+                       "news": when[target > 0].mean(), "right": (logits.argmax(-1) == token)[mine].float().mean()}
+            losses["loss"] = losses["loss"] + losses["gate"] + losses["word"]
         chosen = torch.rand_like(batch["flow"]) < batch["flow"]
         if chosen.any():
             losses["flow"], losses["distil"] = self.flow(hidden[chosen], batch["goal"][chosen])
@@ -88,10 +91,12 @@ class DuplexStage(nn.Module):
 def main() -> None:
     p = parser(__doc__.splitlines()[0], steps=2000, batch=16, lr=8e-4)
     p.add_argument("--frames", type=Path, help="folder of prepared frames; without: virtual dialogues and text alone, a warm-up")
+    p.add_argument("--readings", type=Path, help="folder of prepared readings (python -m michiai.data --reading)")
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--text", help="weights of the text stage to start from")
     p.add_argument("--init", help="weights of an earlier duplex run to start from")
     p.add_argument("--virtual", type=float, default=0.4, help="share of steps whose framed rows have no sound")
+    p.add_argument("--read", type=float, default=0.4, help="share of steps whose framed rows are readings, with --readings")
     p.add_argument("--text-rows", type=int, default=1, help="text rows per framed row")
     args = p.parse_args()
     if not (args.text or args.init):
@@ -105,8 +110,9 @@ def main() -> None:
     if args.init:
         load_part(stage, args.init)
     stage.backbone.language_model.get_input_embeddings().requires_grad_(False)
-    rows = Rows(args.frames, tokenizer, config, virtual=args.virtual, text_rows=args.text_rows)
-    print(f"{len(rows.index)} spoken dialogues")
+    rows = Rows(args.frames, tokenizer, config, readings=args.readings, virtual=args.virtual, read=args.read if args.readings else 0,
+                text_rows=args.text_rows)
+    print(f"{len(rows.dialogues)} spoken dialogues, {len(rows.readings)} readings")
     fit(stage, rows, args, ema=0.999)
 
 

@@ -1,8 +1,9 @@
 """Frames, virtual frames and text -> batches for the duplex stage.
 
 A row is a sequence of positions: prompt text, voice prompt, then frames, each after the word that became known before it, with
-injected text between them. Three kinds:
+injected text between them. Four kinds:
 - spoken: a rendered dialogue, its frames prepared by `michiai.training.prepare`;
+- reading: the model alone reads aloud (`data/wide.py`). It is dictated, so that only the speak head learns from it;
 - virtual: a fresh script laid out on a timeline without any sound. Frames of text alone cost no synthesis, so that
   what can be said in frames is as varied as what can be said in text;
 - text: the text-only form, so that the language does not decay.
@@ -29,7 +30,7 @@ from michiai.data.streams import place_words
 from michiai.training.prepare import own_stream
 from michiai.training.text import draw_text
 
-IGNORE = -1  # no target at this position: it is no frame
+IGNORE = -1  # no target at this position
 
 
 def word_seconds(word: str, pace: float) -> float:
@@ -89,21 +90,26 @@ class Rows:
 
     Args:
         folder: prepared frames; None for virtual and text rows only.
-        virtual: share of steps whose framed rows are virtual.
+        readings: prepared frames of readings, for every step that is `read` of the rest.
+        virtual, read: shares of steps whose framed rows are virtual, and readings.
         text_rows: rows of text per framed row.
     """
 
     def __init__(self, folder: Path | None, tokenizer: PreTrainedTokenizerBase, config: MichiAIConfig, *,
-                 split: str = "train", virtual: float = 0.4, text_rows: int = 1) -> None:
+                 split: str = "train", readings: Path | None = None, virtual: float = 0.4, read: float = 0.0, text_rows: int = 1) -> None:
         self.tokenizer, self.config, self.split = tokenizer, config, split
-        self.virtual, self.text_rows = virtual, text_rows
+        self.virtual, self.read, self.text_rows = virtual, read, text_rows
         self.shards: list[dict[str, Tensor]] = []
-        self.index: list[tuple[int, int, dict]] = []
+        self.dialogues, self.readings = self.load(folder), self.load(readings)
+
+    def load(self, folder: Path | None) -> list[tuple[int, int, int, dict]]:
+        """(length, shard, index, description) of all prepared frames of a folder."""
+        found = []
         for path in sorted(folder.glob("*.safetensors")) if folder else []:
             infos = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
-            self.index += [(len(self.shards), i, info) for i, info in enumerate(infos)]
             self.shards.append(load_file(str(path)))
-        self.lengths = [self.length(*entry) for entry in self.index]
+            found += [(self.length(len(self.shards) - 1, i, info), len(self.shards) - 1, i, info) for i, info in enumerate(infos)]
+        return found
 
     def length(self, shard: int, i: int, info: dict) -> int:
         """Positions of a spoken dialogue, but for its voice prompt and its words."""
@@ -159,11 +165,16 @@ class Rows:
         P, at = len(kind), torch.tensor(frame_at)
         row = {"kind": torch.tensor(kind), "text": torch.tensor(text), "user": torch.zeros(P, dtype=torch.long)}
         row["own"], row["target"] = torch.zeros(P, dtype=torch.long), torch.full((P,), IGNORE)
+        row["frame"] = torch.zeros(P, dtype=torch.bool)
         row["heard"], row["latent"] = torch.zeros(P, self.config.listen_config.width), torch.zeros(P, L)
         row["goal"], row["flow"] = torch.zeros(P, L), torch.zeros(P)
         row["next"], row["mine"] = self.next_tokens(row["text"])
         turn, done = (own == self.config.special_tokens[name] for name in ("<turn>", "<done>"))
-        row["user"][at], row["target"][at] = user, torch.where(turn, TURN, torch.where(done, DONE, torch.where(own > 0, WORD, 0)))
+        row["user"][at], row["frame"][at] = user, True
+        if info.get("behaviour") == "reading":  # dictated: what is said next, and when, is nothing that one could know
+            row["next"].zero_()
+        else:
+            row["target"][at] = torch.where(turn, TURN, torch.where(done, DONE, torch.where(own > 0, WORD, 0)))
         row["own"][at[1:]] = own[:-1]
         if heard is not None:
             row["heard"][at] = heard
@@ -197,10 +208,12 @@ class Rows:
         return self.tokens(draw_text(rng, self.split))[:320]
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
-        """`n` framed rows of similar length, all spoken or all virtual, under their own names; text rows as `plain` [n, text_rows, P]."""
-        if self.index and rng.random() >= self.virtual:
-            picked = similar(rng.integers(0, len(self.index), 4 * n).tolist(), n, rng, self.lengths.__getitem__)
-            given = [self.spoken(*self.index[k], rng) for k in picked]
+        """`n` framed rows of similar length and one kind, under their own names; text rows as `plain` [n, text_rows, P]."""
+        kind = rng.random()
+        if self.dialogues and kind >= self.virtual:
+            source = self.readings if kind < self.virtual + self.read else self.dialogues
+            picked = similar([source[k] for k in rng.integers(0, len(source), 4 * n)], n, rng, lambda entry: entry[0])
+            given = [self.spoken(*entry, rng) for _, *entry in picked]
         else:
             given = similar([self.virtual_row(rng) for _ in range(2 * n)], n, rng, lambda row: len(row["own"]))
         user, own = (nn.utils.rnn.pad_sequence([row[name] for row in given], batch_first=True) for name in ("user", "own"))
