@@ -1,8 +1,8 @@
-"""Voices and speech: one `synthesise` over flite, espeak-ng and festival, with the times of every word.
+"""Voices and speech: one `synthesise` over flite, espeak-ng, festival and Pico, with the times of every word.
 
 A voice is an engine's voice plus quantised settings (vocal tract warp, pitch, range, rate); `id` tells all.
 Held-out voices, which the training data never holds:
-- flite and festival kal: settings whose hash (engine, name, sex, warp, pitch) falls in one seventh;
+- flite, Pico and festival kal: settings whose hash (engine, name, sex, warp, pitch) falls in one seventh;
 - espeak-ng: the accents and the voice variants of HELD_OUT_ACCENTS and HELD_OUT_VARIANTS;
 - festival ked: the whole voice.
 The test split draws from these alone, the training split never.
@@ -14,11 +14,11 @@ from zlib import crc32
 import numpy as np
 from scipy.signal import resample
 
-from . import sounds, tts_espeak, tts_festival, tts_flite, tts_recorded
+from . import sounds, tts_espeak, tts_festival, tts_flite, tts_pico, tts_recorded
 
 RATE = 16_000
 LEVEL = 10 ** (-23 / 20)  # rms of speech, full scale 1
-ENGINES = {"flite": tts_flite.speak, "espeak": tts_espeak.speak, "festival": tts_festival.speak, "recorded": tts_recorded.speak}
+ENGINES = {"flite": tts_flite, "espeak": tts_espeak, "festival": tts_festival, "pico": tts_pico, "recorded": tts_recorded}
 ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc", "en-029")
 HELD_OUT_ACCENTS = ("en-gb-scotland", "en-gb-x-gbcwmd")
 VARIANTS = {
@@ -34,20 +34,24 @@ TRACTS = {
     "kal16": (("M", (0.86, 1.12), (80, 150)), ("F", (1.14, 1.22), (170, 220))),
     "kal": (("M", (0.86, 1.12), (80, 150)), ("F", (1.14, 1.22), (170, 220))),
     "slt_hts": (("F", (0.90, 1.18), (0, 0)),),
+    "pico_us": (("F", (0.90, 1.18), (150, 240)), ("M", (0.80, 0.86), (95, 135))),
+    "pico_gb": (("F", (0.90, 1.18), (150, 240)), ("M", (0.80, 0.86), (95, 135))),
     "ked": (("M", (0.90, 1.12), (80, 150)), ("F", (1.14, 1.22), (170, 220))),
 }
 # (split, role) -> engine voice -> share
 SHARES = {
     ("train", "user"): {
-        "slt": 0.16,
-        "rms": 0.11,
-        "awb": 0.14,
-        "kal16": 0.12,
-        "espeak": 0.36,
-        "kal": 0.07,
+        "slt": 0.13,
+        "rms": 0.10,
+        "awb": 0.12,
+        "kal16": 0.09,
+        "espeak": 0.30,
+        "kal": 0.06,
         "slt_hts": 0.04,
+        "pico_us": 0.08,
+        "pico_gb": 0.08,
     },
-    ("train", "model"): {"slt": 0.40, "rms": 0.18, "awb": 0.19, "kal16": 0.08, "espeak": 0.15},
+    ("train", "model"): {"slt": 0.34, "rms": 0.17, "awb": 0.17, "kal16": 0.06, "espeak": 0.12, "pico_us": 0.07, "pico_gb": 0.07},
     ("test", "user"): {"slt": 0.32, "rms": 0.17, "awb": 0.26, "espeak": 0.15, "ked": 0.10},
     ("test", "model"): {"slt": 0.45, "rms": 0.25, "awb": 0.30},
 }
@@ -57,7 +61,7 @@ SHARES = {
 class VoiceSpec:
     """Who speaks. `pitch`: median Hz (espeak: 0-99); `range`: factor on the pitch movement (espeak: 0-99)."""
 
-    engine: str  # flite | espeak | festival | recorded
+    engine: str  # flite | espeak | festival | pico | recorded
     name: str
     sex: str  # F | M, as it sounds
     warp: float  # vocal tract: all formants times this
@@ -144,11 +148,12 @@ def _near(name: str) -> list[tuple]:
 
 def _draw(rng: np.random.Generator, rows: list[tuple], name: str, role: str) -> VoiceSpec:
     sex, warps, pitches = rows[int(rng.integers(len(rows)))]
-    engine = tts_festival if name in tts_festival.VOICES else tts_flite
+    engine = next(e for e in ("flite", "festival", "pico") if name in ENGINES[e].NATIVE_F0)
     warp = _grid(rng, *warps, 0.02)
-    pitch = round(engine.NATIVE_F0[name] * warp) if name in engine.FIXED_F0 else _grid(rng, *pitches, 10)
+    fixed = name in ENGINES[engine].FIXED_F0
+    pitch = round(ENGINES[engine].NATIVE_F0[name] * warp) if fixed else _grid(rng, *pitches, 10)
     return VoiceSpec(
-        "festival" if engine is tts_festival else "flite",
+        engine,
         name,
         sex,
         warp,
@@ -225,7 +230,7 @@ def _level(audio: np.ndarray) -> np.ndarray:
 
 def _phrase(words: list[str], voice: VoiceSpec, margin: float) -> Speech:
     """Plain words, without sound tokens; `margin` seconds of silence before and after the speech."""
-    audio, rate, times = ENGINES[voice.engine](spell(words), voice)
+    audio, rate, times = ENGINES[voice.engine].speak(spell(words), voice)
     if len(times) != len(words):
         raise ValueError(f"{voice.id} gave {len(times)} words for {' '.join(words)!r}")
     factor = RATE / rate / voice.warp

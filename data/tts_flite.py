@@ -52,6 +52,7 @@ def _flite() -> C.CDLL:
         ("item_next", pointer, [pointer]),
         ("item_daughter", pointer, [pointer]),
         ("item_as", pointer, [pointer, text]),
+        ("item_feat_string", text, [pointer, text]),
         ("ffeature_float", C.c_float, [pointer, text]),
         ("utt_wave", C.POINTER(_Wave), [pointer]),
         ("delete_utterance", None, [pointer]),
@@ -105,6 +106,19 @@ def _word_times(utterance: int) -> list[tuple[float, float]]:
         times.append((start or 0.0, end))
         token = lib.item_next(token)
     return times
+
+
+@lru_cache(100_000)
+def phones(word: str) -> tuple[str, ...]:
+    """How flite says a word, in the phones of the CMU dictionary."""
+    lib = _flite()
+    utterance = lib.flite_synth_text(word.encode(), _voice("kal16"))
+    segment, found = lib.relation_head(lib.utt_relation(utterance, b"Segment")), []
+    while segment:
+        found.append(lib.item_feat_string(segment, b"name").decode())
+        segment = lib.item_next(segment)
+    lib.delete_utterance(utterance)
+    return tuple({"ax": "AH"}.get(phone, phone.upper()) for phone in found if phone != "pau")
 
 
 def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, float]]]:

@@ -10,21 +10,9 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
+from .align import RATE, is_known, word_times
 from .held_out import belongs
 from .words import TEST_NAMES
-
-RATE = 16_000
-FRAME = 0.01  # seconds of an aligner's frame
-NOT_WORDS = re.compile(r"[<\[(+]")  # silences and noises of the aligner, "<sil>"
-
-
-@lru_cache(None)
-def _aligner():
-    try:
-        from pocketsphinx import Decoder
-    except ImportError as error:
-        raise ImportError("word times in recordings need PocketSphinx: pip install 'pocketsphinx>=5.1'") from error
-    return Decoder(samprate=RATE, loglevel="FATAL", lm=None, beam=1e-80, wbeam=1e-60)
 
 
 def _words(text: str) -> list[str]:
@@ -46,7 +34,7 @@ def read_recordings(folder: Path, split: str) -> tuple[tuple[str, str, str], ...
     found = []
     for line in map(json.loads, manifest.read_text().splitlines()):
         words = _words(line["text"]) if line["lang"] == "en" and belongs(f"speaker|{line['speaker']}", split) else []
-        if words and all(map(_aligner().lookup_word, words)) and not set(words) & set(TEST_NAMES):
+        if words and all(map(is_known, words)) and not set(words) & set(TEST_NAMES):
             found.append((line["speaker"], str(folder / line["path"]), " ".join(words)))
     if not found:
         raise ValueError(f"{manifest} has no English recording of a {split} speaker with its words; expected lang \"en\" and a text")
@@ -59,14 +47,8 @@ def align(path: str, text: str) -> tuple[np.ndarray, tuple[tuple[float, float], 
     audio, rate = soundfile.read(path, dtype="float32")
     common = gcd(rate, RATE)
     audio = resample_poly(audio, RATE // common, rate // common)
-    audio = np.pad(audio, RATE // 4).clip(-1, 1).astype(np.float32)
-    decoder = _aligner()
-    decoder.set_align_text(text)
-    decoder.start_utt()
-    decoder.process_raw((audio * 32767).astype(np.int16).tobytes(), False, True)
-    decoder.end_utt()
-    found = [s for s in decoder.seg() or () if not NOT_WORDS.match(s.word)]
-    return audio, tuple((s.start_frame * FRAME, (s.end_frame + 1) * FRAME) for s in found)
+    audio = audio.clip(-1, 1).astype(np.float32)
+    return audio, tuple(word_times(audio, text.split()))
 
 
 def is_aligned(path: str, text: str) -> bool:

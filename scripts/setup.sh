@@ -18,7 +18,7 @@ if [ "$WHAT" = full ]; then
   done
   # the tests of the Space talk to it in a browser; where the system has none (Ubuntu), they are skipped
   if ! command -v chromium >/dev/null && apt-cache show chromium >/dev/null 2>&1; then need+=(chromium); fi
-  command -v gcc >/dev/null || need+=(gcc python3-dev)   # some referees of the evaluation are built from source
+  command -v gcc >/dev/null || need+=(gcc python3-dev)   # SVOX Pico and some referees are built from source
 fi
 if [ ${#need[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

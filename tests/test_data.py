@@ -13,7 +13,8 @@ import soundfile
 if not all(shutil.which(name) for name in ("flite", "espeak-ng", "festival")):
     pytest.skip("needs the speech synthesisers flite, espeak-ng and festival", allow_module_level=True)
 
-from michiai.data import shards
+from michiai.data import shards, tts_flite
+from michiai.data.align import word_times
 from michiai.data.grammar import make_script
 from michiai.data.render import LATE, RESPONSE, STOP, render, silence
 from michiai.data.shards import make_dialogue, record
@@ -30,6 +31,8 @@ VOICES = [
     VoiceSpec("espeak", "en-us+f3", "F", 1.0, 50, 50, 1.0),
     VoiceSpec("espeak", "en-gb-scotland+m3", "M", 0.96, 45, 40, 1.0),
     VoiceSpec("festival", "kal", "M", 1.0, 110, 1.0, 1.0),
+    VoiceSpec("pico", "pico_us", "F", 1.1, 200, 1.0, 0.9),
+    VoiceSpec("pico", "pico_gb", "M", 0.84, 110, 1.0, 1.0),
 ]
 
 
@@ -54,6 +57,15 @@ def test_word_times_are_those_of_the_sound(voice):
     assert len(speech.audio) / RATE - speech.words[-1][2] < 0.07
     assert decibels(speech.audio[first:last]) == pytest.approx(-23, abs=3)
     assert np.array_equal(speech.audio, synthesise(text, voice).audio)
+
+
+def test_forced_alignment_finds_the_words_of_flite():
+    said = "spell kathreyn b a please and repeat after me my rare soldier left"  # a name that no dictionary has
+    audio, rate, wanted = tts_flite.speak(spell(said.split()), VOICES[0])
+    first, again = (word_times(audio, said.split()) for _ in range(2))
+    off = np.abs(np.array(first) - np.array(wanted))
+    assert rate == RATE and first == again and np.quantile(off, 0.9) < 0.06 and off.max() < 0.25
+    assert word_times(np.zeros(RATE // 2, np.float32), said.split()) == []
 
 
 def test_warp_and_rate_change_the_voice_not_the_length():
