@@ -2,7 +2,8 @@
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
 # Stages in brackets run side by side, one core each. The committed weights went through stages 1 to 5 in this order, but in seven short legs, each from
 # the weights of the one before (`--init`), all but the last with AdamW in place of Muon, then through stage 6, in 15 minutes of one H200 where the
-# learning rate followed the clock, and through stage 7 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
+# learning rate followed the clock, and through stages 7 and 8 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
+# The data of stages 1 to 7 and the dialogues of stage 8 were made before SVOX Pico was among the engines.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
 SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder and the listen head
@@ -70,15 +71,37 @@ assemble codec_gpu listen_gpu duplex_gpu vocoder_gpu nano_gpu
 
 # 7. the listen head again, twice, on fresh dialogues, and the mean (the weights of stage 6 in it because the backbone knows their embeddings)
 $PY -m michiai.data "$RUN/data/fresh" --hours 12 --seed 31 --split train --workers 2
-listen() {  # OUT SEED FOLDER...
-  $PY -m michiai.training.listen --init "$RUN/listen_gpu/model.safetensors" --data "${@:3}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
-    --out "$RUN/$1" --seed "$2" --steps 3000 --batch 24 --clip-frames 96 --lr 4e-4 --warmup 60
+listen() {  # FROM OUT SEED FOLDER...
+  $PY -m michiai.training.listen --init "$RUN/$1/model.safetensors" --data "${@:4}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
+    --out "$RUN/$2" --seed "$3" --steps 3000 --batch 24 --clip-frames 96 --lr 4e-4 --warmup 60
 }
-listen listen_a 31 "$RUN/data/fresh" "${LISTEN_DATA[@]:1}" &
+mean() {  # OUT SHARE RUN ...
+  local out=$1 pairs=() && shift
+  while [ $# -gt 0 ]; do pairs+=("$1" "$RUN/$2/model.safetensors") && shift 2; done
+  mkdir -p "$RUN/$out" && $PY "$HERE/scripts/average.py" --out "$RUN/$out/model.safetensors" "${pairs[@]}"
+}
+listen listen_gpu listen_a 31 "$RUN/data/fresh" "${LISTEN_DATA[@]:1}" &
 FIRST_RUN=$!  # the committed one heard people twice as often as wide speech, and fresh dialogues twice
-listen listen_b 32 "$RUN/data/fresh"
+listen listen_gpu listen_b 32 "$RUN/data/fresh"
 wait $FIRST_RUN
-mkdir -p "$RUN/listen_mean"
-$PY "$HERE/scripts/average.py" --out "$RUN/listen_mean/model.safetensors" \
-  0.2 "$RUN/listen_gpu/model.safetensors" 0.4 "$RUN/listen_a/model.safetensors" 0.4 "$RUN/listen_b/model.safetensors"
-assemble codec_gpu listen_mean duplex_gpu vocoder_gpu nano
+mean listen_mean 0.2 listen_gpu 0.4 listen_a 0.4 listen_b
+
+# 8. the listen head once more; then everything together with it, twice, on those dialogues and on readings, and the mean
+$PY -m michiai.data "$RUN/data/fresher" --hours 14 --seed 41 --split train --workers 2
+$PY -m michiai.data "$RUN/data/read" --hours 8 --seed 45 --split train --workers 2 --reading ${TEXTS:+--text "$TEXTS"}
+listen listen_mean listen_c 41 "$RUN/data/fresher" "$RUN/data/fresh" "${LISTEN_DATA[@]:1}"
+mean listen_last 0.5 listen_mean 0.5 listen_c
+for what in fresher read; do
+  $PY -m michiai.training.prepare --data "$RUN/data/$what" --codec "$RUN/codec_gpu/model.safetensors" --listen "$RUN/listen_last/model.safetensors" \
+    --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames_$what"
+done
+together() {  # OUT SEED
+  $PY -m michiai.training.duplex --init "$RUN/duplex_gpu/model.safetensors" --frames "$RUN/frames_fresher" --readings "$RUN/frames_read" \
+    --tokenizer "$RUN/tokenizer" --out "$RUN/$1" --seed "$2" --steps 2800 --batch 16 --lr 6e-4 --warmup 30 --virtual 0.25
+}
+together duplex_a 1 &
+FIRST_RUN=$!
+together duplex_b 2
+wait $FIRST_RUN
+mean duplex_mean 0.5 duplex_a 0.5 duplex_b
+assemble codec_gpu listen_last duplex_mean vocoder_gpu nano
