@@ -3,7 +3,7 @@
 A row is a sequence of positions: prompt text, voice prompt, then frames, each after the word that became known before it, with
 injected text between them. Four kinds:
 - spoken: a rendered dialogue, its frames prepared by `michiai.training.prepare`;
-- reading: the model alone reads aloud (`data/wide.py`). It is dictated, so that only the speak head learns from it;
+- reading: the model alone reads aloud (`data/wide.py`). It is dictated, so that its sound alone is learned;
 - virtual: a fresh script laid out on a timeline without any sound. Frames of text alone cost no synthesis, so that
   what can be said in frames is as varied as what can be said in text;
 - text: the text-only form, so that the language does not decay.
@@ -90,8 +90,8 @@ class Rows:
 
     Args:
         folder: prepared frames; None for virtual and text rows only.
-        readings: prepared frames of readings, for every step that is `read` of the rest.
-        virtual, read: shares of steps whose framed rows are virtual, and readings.
+        readings: prepared frames of readings.
+        virtual, read: shares of all steps whose framed rows are virtual, and readings; the rest are dialogues.
         text_rows: rows of text per framed row.
     """
 
