@@ -1,8 +1,9 @@
 """Wide speech: what is heard and said beside the dialogues, so that the listen and the speak head learn how any word sounds.
 
-In the domain alone the listen head learns to guess: a word that it never met becomes one that it knows. Half of the utterances are
-sentences of public dialogues, half are random words of them and names that nobody has, so that nothing can be guessed.
-Recordings of people stand beside them. In a dialogue the model is silent most of the time; in a reading it seldom is.
+In the domain alone the listen head learns to guess: a word that it never met becomes one that it knows. So users also say sentences of
+public dialogues, random words of them and names that nobody has, where nothing can be guessed, and questions of the domain in which a
+rare word is as likely as a common one. Recordings of people stand beside them. In a dialogue the model is silent most of the time; in a
+reading it seldom is.
 """
 
 import gzip
@@ -27,7 +28,7 @@ COMMON = 6  # a word met so often in the texts is one
 NAMES = 20_000  # invented ones
 TURNS = 18  # at most, from one dialogue
 READ = 36  # words of a reading, about 17 s
-SCRIPTS = 5000  # whose answers are read
+SCRIPTS = 5000  # whose questions and answers are said again
 FAMILIAR = 5
 PER_SOURCE = 60_000  # sentences at most, so that no source fills the list
 
@@ -65,30 +66,33 @@ def utterance(rng: np.random.Generator, folder: Path) -> str:
 
 
 def dictation(rng: np.random.Generator, folder: Path) -> Script:
-    """A user who says two to four things that are no questions; nobody answers."""
-    turns = tuple(Turn("user", utterance(rng, folder)) for _ in range(int(rng.integers(2, 5))))
-    return Script("dictation", "", "", turns, ())
+    """A user who says two to four things, half of them questions of the domain, drawn for their words; nobody answers."""
+
+    def said() -> str:
+        return pick(rng, pick(rng, sayings_by_word("user", 1))) if rng.random() < 0.5 else utterance(rng, folder)
+
+    return Script("dictation", "", "", tuple(Turn("user", said()) for _ in range(int(rng.integers(2, 5)))), ())
 
 
-@lru_cache(1)
-def answers() -> list[tuple[str, ...]]:
-    """For each word that some FAMILIAR of the domain's answers hold, those answers."""
+@lru_cache(2)
+def sayings_by_word(who: str, familiar: int) -> list[tuple[str, ...]]:
+    """For each word that `familiar` or more of the domain's turns of `who` hold, those turns."""
     found: dict[str, list[str]] = {}
     for i in range(SCRIPTS):
         for turn in make_script(np.random.default_rng(i), "train").turns:
-            if turn.who == "model":
+            if turn.who == who:
                 for word in dict.fromkeys(turn.text.split()):
                     found.setdefault(word, []).append(turn.text)
-    return [tuple(texts) for texts in found.values() if len(texts) >= FAMILIAR]
+    return [tuple(texts) for texts in found.values() if len(texts) >= familiar]
 
 
 def reading(rng: np.random.Generator, folder: Path | None) -> Script:
     """The model alone, who reads aloud: answers of the domain without their questions, each word of them as likely to be drawn for,
     since in dialogues most words are rare; and, where there is a folder of texts, utterances for a third of it.
     """
-    texts: list[str] = []
+    answers, texts = sayings_by_word("model", FAMILIAR), []
     while sum(text.count(" ") + 1 for text in texts) < READ:
-        texts.append(utterance(rng, folder) if folder and rng.random() < 0.33 else pick(rng, pick(rng, answers())))
+        texts.append(utterance(rng, folder) if folder and rng.random() < 0.33 else pick(rng, pick(rng, answers)))
     turns = tuple(Turn("model", text, "soon" if i else "after") for i, text in enumerate(texts))
     return Script("reading", "", "", turns, ())
 

@@ -1,10 +1,12 @@
 """Word lists: names, numbers and the general vocabulary, all of them words that pronunciation lexica know."""
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
 from faker.providers.person.en import Provider
+from faker.providers.person.en_US import Provider as ProviderUS
 
 from .held_out import is_held_out, pick
 
@@ -30,46 +32,65 @@ abby andy bruce charlotte clara daniel danny eddie emma eva felix hannah hugo iv
 luke max mia noah oliver pat philip rosa stuart ted tim toby
 """.split()
 )
+SOUNDS_OF = (  # spellings
+    *(("ph", "f"), ("ck|c(?![eiy])", "k"), ("h", ""), (r"(.)\1", r"\1")),
+    *(("ew", "u"), ("ay", "a"), ("iy", "i"), ("(?:ie|ey|ee|i)$", "y")),
+)
+
+
+def _spoken(name: str) -> str:
+    """How a name sounds, roughly: "kathie" and "cathy" are one, as are "stewart" and "stuart"."""
+    for written, heard in SOUNDS_OF:
+        name = re.sub(written, heard, name)
+    return name
+
+
+@lru_cache(1)
+def given_names() -> tuple[str, ...]:
+    """The English given names of Faker, without those that sound like a held-out one."""
+    return _heard_apart(Provider.first_names)
+
+
+def _heard_apart(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of 3 to 9 letters that do not sound like a held-out one."""
+    held_out = set(map(_spoken, TEST_NAMES))
+    plain = sorted({name.lower() for name in names if re.fullmatch("[A-Za-z]{3,9}", name)})
+    return tuple(name for name in plain if _spoken(name) not in held_out)
 
 
 @lru_cache(2)
 def invented_names(n: int) -> tuple[str, ...]:
-    """`n` names that nobody has, of one to three syllables: what cannot be known must be heard, and copied."""
-    rng = np.random.default_rng(0)
-    starts = "b br c ch cl d dr f fl g gr h j k l m n p pr r s sh st t tr v w z".split()
-    vowels, middles = "a a e e i o u ai ee oo ou".split(), "b d g k l ll m n nd nt r rr s t v".split()
-    ends = (*"a ie o y er en on in ick ell".split(), "")
-    closings = "n l r s m t d x ck nd th".split()
+    """`n` names that nobody has, spelled as English ones are: what cannot be known must be heard, and copied.
+
+    A chain of letters, each of which follows the three before it as it does in the given names and surnames of Faker.
+    """
+    rng, real = np.random.default_rng(0), {*given_names(), *_heard_apart(ProviderUS.last_names)}
+    following: dict[str, str] = {}
+    for name in sorted(real):
+        for i, letter in enumerate(name + "."):
+            before = name[:i][-3:]
+            following[before] = following.get(before, "") + letter
     names: dict[str, None] = {}
     while len(names) < n:
-        name = pick(rng, starts) + pick(rng, vowels)
-        for _ in range(int(rng.integers(0, 3))):
-            name += pick(rng, middles) + pick(rng, vowels[:7])
-        name += pick(rng, closings) + (pick(rng, ends) if len(name) < 4 else "")
-        if 3 <= len(name) <= 8 and name not in TEST_NAMES:
-            names[name] = None
-    return tuple(names)
-
-
-def _spoken(name: str) -> str:
-    """What is left of a name when the letters are gone that nobody hears."""
-    return re.sub(r"(.)\1", r"\1", name).replace("h", "")
-
-
-def given_names() -> tuple[str, ...]:
-    """The English given names of Faker, without those that sound like a held-out one."""
-    held_out = set(map(_spoken, TEST_NAMES))
-    names = sorted({name.lower() for name in Provider.first_names if re.fullmatch("[A-Za-z]{3,9}", name)})
-    return tuple(name for name in names if _spoken(name) not in held_out)
+        made = []
+        for _ in range(n):
+            name = ""
+            while not name.endswith("."):
+                name += pick(rng, following[name[-3:]])
+            made.append(name[:-1])
+        fit = set(_heard_apart(made)) - real
+        names |= dict.fromkeys(name for name in made if name in fit)
+    return tuple(names)[:n]
 
 
 # a quarter are common, half rare, a quarter invented: a name is learnt as something to hear letter by letter and to copy
-TRAIN_NAMES = COMMON_NAMES * 16 + given_names() + invented_names(3000)
+TRAIN_NAMES = (COMMON_NAMES + _heard_apart(ProviderUS.first_names)) * 4 + given_names() + invented_names(3000)
 
 
 def names_of(split: str) -> tuple[str, ...]:
     """The names that a split's dialogues are about."""
     return TRAIN_NAMES if split == "train" else TEST_NAMES
+
 
 ONES = tuple(
     """

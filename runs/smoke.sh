@@ -24,9 +24,12 @@ $PY -m michiai.training.listen --data "$RUN/data" --tokenizer "$RUN/tokenizer" -
 $PY -m michiai.training.duplex --text "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/virtual" --steps 2 --batch 2
 $PY -m michiai.training.prepare --data "$RUN/data" --codec "$RUN/codec/model.safetensors" --listen "$RUN/listen/model.safetensors" \
   --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames"
+$PY -m michiai.data "$RUN/read" --hours 0.02 --seed 1 --split train --workers 1 --reading
+$PY -m michiai.training.prepare --data "$RUN/read" --codec "$RUN/codec/model.safetensors" --listen "$RUN/listen/model.safetensors" \
+  --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/readings"
 
 # 3. together, and the vocoder against discriminators
-$PY -m michiai.training.duplex --init "$RUN/virtual/model.safetensors" --frames "$RUN/frames" --tokenizer "$RUN/tokenizer" \
+$PY -m michiai.training.duplex --init "$RUN/virtual/model.safetensors" --frames "$RUN/frames" --readings "$RUN/readings" --tokenizer "$RUN/tokenizer" \
   --out "$RUN/duplex" --steps 3 --batch 4
 $PY -m michiai.vocoder.train --data "$RUN/data" --codec "$RUN/codec/model.safetensors" --adversarial-from 1 --out "$RUN/vocoder" "${SMALL[@]}"
 

@@ -21,8 +21,8 @@ from michiai.data.shards import make_dialogue, record
 from michiai.data.streams import place_words
 from michiai.data.tts import RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise
 from michiai.data.tts_recorded import read_recordings
-from michiai.data.wide import NAMES, READ, dictation, read_texts, reading, recorded
-from michiai.data.words import TEST_NAMES, invented_names
+from michiai.data.wide import NAMES, READ, SCRIPTS, dictation, read_texts, reading, recorded
+from michiai.data.words import TEST_NAMES, TRAIN_NAMES, given_names, invented_names
 
 VOICES = [
     VoiceSpec("flite", "slt", "F", 1.0, 180, 1.0, 1.0),
@@ -167,6 +167,14 @@ def test_place_words():
         place_words(words, Letters(), 6, at="middle", offset_frames=2)
 
 
+def test_names_of_training_neither_are_nor_sound_like_held_out_ones_and_are_spelled_as_english():
+    assert {*TEST_NAMES, "abbie", "cathy", "kathie", "stewart", "jakob", "hanna", "eddy", "phillip"}.isdisjoint(TRAIN_NAMES)
+    assert {"katherine", "edward", "johanna", "duke"} <= {*TRAIN_NAMES, *invented_names(NAMES)}
+    made = invented_names(NAMES)
+    assert len(set(made)) == NAMES and set(made).isdisjoint(given_names()) and invented_names(500) == made[:500]
+    assert sum(name.endswith("ie") for name in made) > NAMES / 100 and {name[0] for name in made[:500]} > set("abcdefghijklm")
+
+
 def test_dictation_says_words_of_public_text_but_no_held_out_name(tmp_path):
     with gzip.open(tmp_path / "talks.jsonl.gz", "wt") as file:
         turns = [{"text": "Hello there, my old friend! I met Hannah. NVDA fell 3 points; nobody knows why."}] * 12
@@ -175,8 +183,13 @@ def test_dictation_says_words_of_public_text_but_no_held_out_name(tmp_path):
     assert set(sentences) == {"hello there", "my old friend", "nobody knows why"}
     assert set(words) == {"hello", "there", "my", "old", "friend", "nobody", "knows", "why"}
     made = make_dialogue(0, "train", 0, wide=partial(dictation, folder=tmp_path))
-    said = [word for word, _, _ in made.words("user")]
-    assert 4 <= len(said) and set(said) <= {*words, *invented_names(NAMES)} and not made.words("model")
+    assert len(made.words("user")) >= 4 and not made.words("model")
+    said = [turn.text for i in range(300) for turn in dictation(np.random.default_rng(i), tmp_path).turns]
+    of_text = [text for text in said if set(text.split()) <= {*words, *invented_names(NAMES)}]
+    asked = set(said) - set(of_text)
+    assert 0.4 < len(of_text) / len(said) < 0.6
+    questions = {turn.text for i in range(SCRIPTS) for turn in make_script(np.random.default_rng(i), "train").turns if turn.who == "user"}
+    assert asked <= questions and {word for text in asked for word in text.split()}.isdisjoint(TEST_NAMES)
     with pytest.raises(ValueError, match="holds no dialogues"):
         read_texts(tmp_path / "nothing")
 

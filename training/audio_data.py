@@ -159,11 +159,12 @@ class ListenBatches:
     def clip(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """audio int16 [N], rate [], tokens int64 [T], letters int64 [2 T], turn [2, T]."""
         entry = self.shards.entries[rng.integers(len(self.shards.entries))]
-        channel = int(rng.choice(3, p=self.shares)) if entry.info["model_words"] else USER
+        spoken = entry.info["user_words"], entry.info["model_words"]
+        channel = int(rng.choice(3, p=self.shares)) if all(spoken) else MODEL if spoken[MODEL] else USER
         rate = math.exp(rng.uniform(math.log(SLOWEST), math.log(FASTEST))) if rng.random() < 0.7 else 1.0
-        words: Words = [] if channel == MODEL else entry.info["user_words"]
+        words: Words = [] if channel == MODEL else spoken[USER]
         if channel != USER:
-            words = sorted(words + entry.info["model_words"], key=lambda word: word[2])
+            words = sorted(words + spoken[MODEL], key=lambda word: word[2])
         if words and rng.random() < self.shuffled:
             return self.shuffle(rng, entry, channel, words, rate)
         length = int(self.n_frames * self.frame_size * rate)
