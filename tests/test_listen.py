@@ -135,6 +135,17 @@ def test_batches_are_functions_of_the_generator(shards: Shards) -> None:
     assert first["audio"].shape == (6, 48 * FRAME) and first["turn"].shape == (6, 2, 40)
 
 
+@pytest.mark.parametrize("silent", ["user_words", "model_words"])
+def test_where_one_side_is_silent_the_other_is_heard(shards: Shards, silent: str) -> None:
+    for entry in shards.entries:
+        entry.info[silent] = []
+    batches = ListenBatches(shards, WordTokenizer(), n_frames=96, delay=3, shuffled=0.0)
+    clips = [batches.clip(np.random.default_rng(i)) for i in range(20)]
+    assert all(clip["letters"].any() for clip in clips)  # a reading's user would be 45 % of them, and silence
+    turned = [bool(clip["turn"][1].any()) for clip in clips]
+    assert all(turned) if silent == "model_words" else not any(turned)
+
+
 def test_tokens_come_after_their_words(shards: Shards) -> None:
     batches = ListenBatches(shards, WordTokenizer(), n_frames=40, delay=3)
     info = shards.entries[0].info
