@@ -17,7 +17,7 @@ from helpers import TINY, tiny_config
 @pytest.fixture(scope="module")
 def rows(tokenizer) -> Rows:
     listen = TINY["listen_config"] | {"delay": 0}  # no piece of a word comes after the answer has begun
-    return Rows(None, tokenizer, tiny_config(len(tokenizer), listen_config=listen, window=400, text_window=200, max_prompt=300))
+    return Rows((), tokenizer, tiny_config(len(tokenizer), listen_config=listen, window=400, text_window=200, max_prompt=300))
 
 
 def made(rows: Rows, monkeypatch, behaviour: str, seed: int) -> tuple[str, dict[str, torch.Tensor]]:

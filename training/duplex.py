@@ -90,8 +90,9 @@ class DuplexStage(nn.Module):
 
 def main() -> None:
     p = parser(__doc__.splitlines()[0], steps=2000, batch=16, lr=8e-4)
-    p.add_argument("--frames", type=Path, help="folder of prepared frames; without: virtual dialogues and text alone, a warm-up")
-    p.add_argument("--readings", type=Path, help="folder of prepared readings (python -m michiai.data --reading)")
+    p.add_argument("--frames", type=Path, nargs="+", default=[],
+                   help="folders of prepared frames; without: virtual dialogues and text alone, a warm-up")
+    p.add_argument("--readings", type=Path, nargs="+", default=[], help="folders of prepared readings (python -m michiai.data --reading)")
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--text", help="weights of the text stage to start from")
     p.add_argument("--init", help="weights of an earlier duplex run to start from")

@@ -12,7 +12,7 @@ n rows, P positions, D listen width, L latent width.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,23 +89,22 @@ class Rows:
     """Assembles rows and batches.
 
     Args:
-        folder: prepared frames; None for virtual and text rows only.
-        readings: prepared frames of readings.
+        frames, readings: folders of prepared frames of dialogues and of readings; without any, virtual and text rows only.
         virtual, read: shares of all steps whose framed rows are virtual, and readings; the rest are dialogues.
         text_rows: rows of text per framed row.
     """
 
-    def __init__(self, folder: Path | None, tokenizer: PreTrainedTokenizerBase, config: MichiAIConfig, *,
-                 split: str = "train", readings: Path | None = None, virtual: float = 0.4, read: float = 0.0, text_rows: int = 1) -> None:
+    def __init__(self, frames: Sequence[Path], tokenizer: PreTrainedTokenizerBase, config: MichiAIConfig, *,
+                 split: str = "train", readings: Sequence[Path] = (), virtual: float = 0.4, read: float = 0.0, text_rows: int = 1) -> None:
         self.tokenizer, self.config, self.split = tokenizer, config, split
         self.virtual, self.read, self.text_rows = virtual, read, text_rows
         self.shards: list[dict[str, Tensor]] = []
-        self.dialogues, self.readings = self.load(folder), self.load(readings)
+        self.dialogues, self.readings = self.load(frames), self.load(readings)
 
-    def load(self, folder: Path | None) -> list[tuple[int, int, int, dict]]:
-        """(length, shard, index, description) of all prepared frames of a folder."""
+    def load(self, folders: Sequence[Path]) -> list[tuple[int, int, int, dict]]:
+        """(length, shard, index, description) of all prepared frames of some folders."""
         found = []
-        for path in sorted(folder.glob("*.safetensors")) if folder else []:
+        for path in (path for folder in folders for path in sorted(folder.glob("*.safetensors"))):
             infos = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
             self.shards.append(load_file(str(path)))
             found += [(self.length(len(self.shards) - 1, i, info), len(self.shards) - 1, i, info) for i, info in enumerate(infos)]
