@@ -2,8 +2,9 @@
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
 # Stages in brackets run side by side, one core each. The committed weights went through stages 1 to 5 in this order, but in seven short legs, each from
 # the weights of the one before (`--init`), all but the last with AdamW in place of Muon, then through stage 6, in 15 minutes of one H200 where the
-# learning rate followed the clock, and through stages 7 and 8 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
-# All of its data were made before SVOX Pico was among the engines, and with invented names of random syllables (data/words.py spells them as English now).
+# learning rate followed the clock, and through stages 7 to 9 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
+# All data but the dialogues of stage 9 were made before SVOX Pico was among the engines, and all with invented names of random syllables (data/words.py spells
+# them as English now).
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
 SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder and the listen head
@@ -91,17 +92,29 @@ $PY -m michiai.data "$RUN/data/fresher" --hours 14 --seed 41 --split train --wor
 $PY -m michiai.data "$RUN/data/read" --hours 8 --seed 45 --split train --workers 2 --reading ${TEXTS:+--text "$TEXTS"}
 listen listen_mean listen_c 41 "$RUN/data/fresher" "$RUN/data/fresh" "${LISTEN_DATA[@]:1}"
 mean listen_last 0.5 listen_mean 0.5 listen_c
-for what in fresher read; do
-  $PY -m michiai.training.prepare --data "$RUN/data/$what" --codec "$RUN/codec_gpu/model.safetensors" --listen "$RUN/listen_last/model.safetensors" \
-    --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames_$what"
-done
-together() {  # OUT SEED
-  $PY -m michiai.training.duplex --init "$RUN/duplex_gpu/model.safetensors" --frames "$RUN/frames_fresher" --readings "$RUN/frames_read" \
-    --tokenizer "$RUN/tokenizer" --out "$RUN/$1" --seed "$2" --steps 2800 --batch 16 --lr 6e-4 --warmup 30 --virtual 0.25
+frames() {  # DATA: into frames_DATA
+  $PY -m michiai.training.prepare --data "$RUN/data/$1" --codec "$RUN/codec_gpu/model.safetensors" --listen "$RUN/listen_last/model.safetensors" \
+    --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames_$1"
 }
-together duplex_a 1 &
+together() {  # FROM OUT SEED STEPS RATE FRAMES...
+  $PY -m michiai.training.duplex --init "$RUN/$1/model.safetensors" --frames "${@:6}" --readings "$RUN/frames_read" --tokenizer "$RUN/tokenizer" \
+    --out "$RUN/$2" --seed "$3" --steps "$4" --batch 16 --lr "$5" --warmup 30 --virtual 0.25
+}
+frames fresher
+frames read
+together duplex_gpu duplex_a 1 2800 6e-4 "$RUN/frames_fresher" &
 FIRST_RUN=$!
-together duplex_b 2
+together duplex_gpu duplex_b 2 2800 6e-4 "$RUN/frames_fresher"
 wait $FIRST_RUN
 mean duplex_mean 0.5 duplex_a 0.5 duplex_b
-assemble codec_gpu listen_last duplex_mean vocoder_gpu nano
+
+# 9. everything together once more, at the end with more dialogues, twice; the mean of them and of stage 8 (the second of the two runs really left the first at step 1,800)
+$PY -m michiai.data "$RUN/data/freshest" --hours 8 --seed 51 --split train --workers 2
+frames freshest
+together duplex_mean duplex_c 31 2000 6e-4 "$RUN/frames_fresher"
+together duplex_c duplex_d 41 790 4e-4 "$RUN/frames_fresher" "$RUN/frames_freshest" &
+FIRST_RUN=$!
+together duplex_c duplex_e 42 840 4e-4 "$RUN/frames_fresher" "$RUN/frames_freshest"
+wait $FIRST_RUN
+mean duplex_last 0.5 duplex_mean 0.25 duplex_d 0.25 duplex_e
+assemble codec_gpu listen_last duplex_last vocoder_gpu nano
