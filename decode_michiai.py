@@ -9,12 +9,13 @@ B batch, T positions, S layers, H key-value heads, G query heads per key-value h
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .streaming_michiai import rotary_angles
+from .streaming_michiai import rotary_angles, through
 
 
 def layers_first(memory: Tensor) -> Tensor:
@@ -56,44 +57,43 @@ class Past:
         return cls(prompt, memory, write_prompt, rows, slot, mask[:, None, :, None], cos, sin)
 
 
-def _attend(attention: nn.Module, x: Tensor, past: Past, layer: int) -> Tensor:
-    """LlamaAttention: `x` [B, T, D] -> [B, T, D]."""
+def _attend(attention: nn.Module, x: Tensor, shared: list[Tensor], own: list[Tensor], write_prompt: bool) -> Tensor:
+    """LlamaAttention: `x` [B, T, D] -> [B, T, D]; arguments as `decode` makes them of a Past."""
+    (rows, slot, mask, cos, sin), (prompt, memory) = shared, own
     B, T, _ = x.shape
-    H, size = past.memory.shape[3], past.memory.shape[5]
+    H, size = memory.shape[2], memory.shape[4]
     query, key, value = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
     both = torch.cat([query * attention.scaling, key], -1).view(B, T, 1, -1, size)
-    both = torch.addcmul(both * past.cos, both.roll(size // 2, -1), past.sin).to(
-        past.memory.dtype
-    )  # [B, T, 2, heads, head]
-    written = (past.prompt if past.write_prompt else past.memory)[:, layer]
-    written[past.rows, :, :, past.slot] = torch.stack(
-        [both[:, :, 1, -H:], value.view(B, T, H, size).to(both.dtype)], 2
-    )
+    both = torch.addcmul(both * cos, both.roll(size // 2, -1), sin).to(memory.dtype)  # [B, T, 2, heads, head]
+    written = prompt if write_prompt else memory
+    written[rows, :, :, slot] = torch.stack([both[:, :, 1, -H:], value.view(B, T, H, size).to(both.dtype)], 2)
     query = both[:, :, :, :-H].reshape(B, T, 2, H, -1, size).permute(2, 0, 3, 1, 4, 5)  # [2, B, H, T, G, head]
-    parts = [part[:, layer].movedim(1, 0).flatten(1, 2) for part in (past.prompt, past.memory)]  # [2, B H, slots, head]
+    parts = [part.movedim(1, 0).flatten(1, 2) for part in (prompt, memory)]  # [2, B H, slots, head]
     queries = query.reshape(2, B * H, -1, size)
     scores = torch.cat([torch.bmm(q, keys.transpose(1, 2)) for q, (keys, _) in zip(queries, parts, strict=True)], -1)
-    scores = scores.view(B, H, T, -1, scores.shape[-1]) + past.mask
-    weights = scores.softmax(-1, dtype=torch.float32).to(past.memory.dtype).view(B * H, -1, scores.shape[-1])
+    scores = scores.view(B, H, T, -1, scores.shape[-1]) + mask
+    weights = scores.softmax(-1, dtype=torch.float32).to(memory.dtype).view(B * H, -1, scores.shape[-1])
     weights = weights.split([keys.shape[1] for keys, _ in parts], -1)
     y = sum(torch.bmm(w, values) for w, (_, values) in zip(weights, parts, strict=True))
     y = y.view(B, H, T, -1, size)
     return attention.o_proj(y.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
 
 
+def _norm(module: nn.Module, x: Tensor) -> Tensor:
+    """LlamaRMSNorm as the first half of LayerNorm(x, -x), whose mean is 0: PyTorch's CPU kernels know only the latter."""
+    size = x.shape[-1]
+    both = F.layer_norm(torch.cat([x, -x], -1), (2 * size,), eps=module.variance_epsilon)
+    return both[..., :size] * module.weight
+
+
+def _follow(layer: nn.Module, x: Tensor, shared: list[Tensor], own: list[Tensor], write_prompt: bool) -> Tensor:
+    """LlamaDecoderLayer."""
+    x = x + _attend(layer.self_attn, _norm(layer.input_layernorm, x), shared, own, write_prompt)
+    return x + layer.mlp(_norm(layer.post_attention_layernorm, x))
+
+
 def decode(llama: nn.Module, x: Tensor, past: Past) -> Tensor:
     """LlamaModel of a few positions: `x` [B, T, D] -> hidden states [B, T, D]; keys and values are written to memory."""
-
-    def norm(module: nn.Module, x: Tensor) -> Tensor:
-        # RMSNorm(x) is the first half of LayerNorm(x, -x), whose mean is 0; PyTorch's CPU kernels know only
-        # the latter.
-        size = x.shape[-1]
-        return (
-            F.layer_norm(torch.cat([x, -x], -1), (2 * size,), eps=module.variance_epsilon)[..., :size]
-            * module.weight
-        )
-
-    for index, layer in enumerate(llama.layers):
-        x = x + _attend(layer.self_attn, norm(layer.input_layernorm, x), past, index)
-        x = x + layer.mlp(norm(layer.post_attention_layernorm, x))
-    return norm(llama.norm, x)
+    step = partial(_follow, write_prompt=past.write_prompt)
+    shared = [past.rows, past.slot, past.mask, past.cos, past.sin]
+    return _norm(llama.norm, through.get()(step, llama.layers, x, shared, [past.prompt, past.memory]))

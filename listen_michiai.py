@@ -233,7 +233,7 @@ def foresee(state: StreamState, log_probs: Tensor, sure: Tensor, unsaid: list[in
 
 def foreseen_gain(state: StreamState, vocabulary: int, like: Tensor) -> Tensor:
     """What each token gains by what the LLM foresees: nats [B, V]. `like`: a float tensor of the batch and device."""
-    return state.get("listen.foreseen", like.new_zeros(len(like), vocabulary))
+    return state.setdefault("listen.foreseen", like.new_zeros(len(like), vocabulary))
 
 
 def remember_newest(state: StreamState, tokens: Tensor) -> None:

@@ -9,7 +9,7 @@
 B batch, T frames, N samples, D backbone width, L latent width, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from string import punctuation
 from typing import Any
@@ -43,6 +43,11 @@ class StepOutput:
     turn_probability: Tensor  # [B] that the user has finished
     text_logits: Tensor  # [B, V] log probabilities of own_text
     latent: Tensor  # [B, L]
+
+
+def directly(stage: Callable, state: StreamState, *arguments: Any) -> tuple[Tensor, ...]:
+    """Run a stage of a frame as it stands."""
+    return stage(state, *arguments)
 
 
 class MichiAIModel(PreTrainedModel):
@@ -95,6 +100,11 @@ class MichiAIModel(PreTrainedModel):
         else:
             arrange_convolutions(model)
         return (model, info) if output_loading_info else model
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of latents, noise and hidden states; parts of an optimised model compute in others."""
+        return self.backbone.since.dtype
 
     # ---------------------------------------------------------------- one frame, and the prompt before it
 
@@ -176,43 +186,52 @@ class MichiAIModel(PreTrainedModel):
             self.runner.ready(audio, state, like.new_zeros(batch, self.config.latent_dim), flow_steps)
 
     def frame(
-        self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True
+        self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True, run: Callable = directly
     ) -> StepOutput:
         """The arithmetic of `step`, with the most likely own text: on a GPU nothing in it waits for the
         device.
 
         Args:
             words: whether words may enter the text lane; False where none is due saves their empty positions.
+            run: how each of its three stages is run: (stage, state, *arguments, tensors first) -> tensors.
         """
-        B = len(audio)
-        memory = {name: state.get(name) for name in ("own_text", "user_text", "latent")}
-        if memory["own_text"] is None:
-            nothing = torch.zeros(B, 1, dtype=torch.long, device=audio.device)
-            memory = {
-                "own_text": nothing,
-                "user_text": nothing,
-                "latent": noise.new_zeros(B, 1, noise.shape[-1]),
-            }
-        heard = self.listen(audio, self.backbone.embed_text(memory["user_text"]), state)
-        V, special = self.config.text_config.vocab_size, self.config.special_tokens
+        nothing = torch.zeros(len(audio), 1, dtype=torch.long, device=audio.device)
+        for name, empty in (("own_text", nothing), ("user_text", nothing), ("latent", torch.zeros_like(noise)[:, None])):
+            state.setdefault(name, empty)
+        embeds, user_text, turn = run(self.hear, state, audio)
+        hidden, logits = run(self.think, state, embeds, user_text, words)
+        sound, latent = run(self.utter, state, hidden, noise, flow_steps)
+        own_text = logits.argmax(-1)
+        state["own_text"], state["user_text"], state["latent"] = own_text[:, None], user_text, latent
+        return StepOutput(sound, own_text, user_text[:, -1], turn, logits, latent[:, 0])
+
+    def hear(self, state: StreamState, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Audio of a frame -> embeddings [B, 1, D_listen], the user's token [B, 1], P(the user has finished) [B]."""
+        heard = self.listen(audio, self.backbone.embed_text(state["user_text"]), state)
+        V = self.config.text_config.vocab_size
         gain = expected_gain(state, V, audio) + foreseen_gain(state, V, audio)
         user_text = greedy_text(heard, self.backbone.table, gain)
         remember_newest(state, user_text[:, -1])
-        x = self.backbone.embed_frames(heard.embeds, user_text, memory["latent"], memory["own_text"], state)
+        return heard.embeds, user_text, heard.turn_logits[:, -1].float().sigmoid()
+
+    def think(self, state: StreamState, embeds: Tensor, user_text: Tensor, words: bool) -> tuple[Tensor, Tensor]:
+        """What was heard -> hidden state of the frame [B, 1, D], scores of own tokens [B, V]."""
+        special, own_text = self.config.special_tokens, state["own_text"]
+        x = self.backbone.embed_frames(embeds, user_text, state["latent"], own_text, state)
         kind = torch.full_like(user_text, SOUND)
         if words:
-            new = next_text(memory["own_text"][:, 0], memory["user_text"][:, 0], state, special)
+            new = next_text(own_text[:, 0], state["user_text"][:, 0], state, special)
             x, kind = torch.cat([self.backbone.embed_text(new).to(x.dtype), x], 1), torch.cat([kind_of(new), kind], 1)
         hidden = self.backbone(x, kind, state)[:, -1:]
         logits = self.backbone.frame_logits(hidden[:, 0], state["backbone.text"])
         sure = (user_text[:, 0] == 0) & ~speaks(state, user_text[:, 0])
         foresee(state, logits, sure, unsaid=[token for name, token in special.items() if name not in SOUNDS])
+        return hidden, logits
+
+    def utter(self, state: StreamState, hidden: Tensor, noise: Tensor, flow_steps: int) -> tuple[Tensor, Tensor]:
+        """Hidden state of the frame -> its samples [B, N], its latent [B, 1, L]."""
         latent = self.speak_head(hidden, noise[:, None], flow_steps)
-        sound = self.vocoder(latent, state)
-        own_text = logits.argmax(-1)
-        state["own_text"], state["user_text"], state["latent"] = own_text[:, None], user_text, latent
-        turn = heard.turn_logits[:, -1].float().sigmoid()
-        return StepOutput(sound, own_text, user_text[:, -1], turn, logits, latent[:, 0])
+        return self.vocoder(latent, state), latent
 
     # ---------------------------------------------------------------- what people call
 

@@ -4,7 +4,7 @@
 The matrices of the listen head, the LLM and the speak head become int8 with a scale per row; PyTorch's own
 FBGEMM kernels multiply them by activations that are quantised on the fly, each position by itself (per-token
 dynamic quantisation, as in ZeroQuant, arXiv 2206.01861). The vocoder is arithmetic rather than memory: it
-computes in bfloat16. So does the memory of the backbone.
+computes in bfloat16. So do the audio encoder and the memories of the LLM and the listen head.
 
 "cuda": bfloat16, and the whole step as one CUDA graph (`runner_michiai.py`).
 """
@@ -26,7 +26,7 @@ from .packed_michiai import (
     TableHead,
     quantise_rows,
 )
-from .runner_michiai import TraceRunner, use_graph
+from .runner_michiai import TraceRunner, give_back, use_graph
 from .streaming_michiai import CausalConvLast, CausalConvTranspose1d
 
 MODES = ("cpu-int8", "cuda")
@@ -87,9 +87,10 @@ def use_int8(model: Any) -> None:
 
 def prepare(model: Any) -> None:
     """Bring a model that has such layers into the form that computes."""
-    for name, part in model.vocoder.named_children():
-        if name != "head":  # it makes samples: it stays float32
-            part.to(torch.bfloat16)
+    for part in (model.vocoder, model.codec):
+        for name, child in part.named_children():
+            if name not in ("head", "mel"):  # what makes samples, or is made of them, stays float32
+                child.to(torch.bfloat16)
     for module in model.modules():
         if isinstance(module, Int8Rows):
             module.pack()
@@ -98,9 +99,10 @@ def prepare(model: Any) -> None:
             value.data = value.data.clone()
         for name, value in list(module.named_buffers(recurse=False)):
             setattr(module, name, value.clone())  # not `.data`: a view goes on holding what it was a view of
-    model.backbone.memory_dtype = torch.bfloat16
+    model.backbone.memory_dtype = model.listen.transformer.memory_dtype = torch.bfloat16
     model.requires_grad_(False).eval()
     model.runner = TraceRunner(model)
+    give_back()
 
 
 def arrange_convolutions(module: nn.Module) -> None:

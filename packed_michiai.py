@@ -91,6 +91,9 @@ class Int8Linear(Int8Rows):
 class Int8Table(Int8Rows):
     """The LLM's embedding table: looked up by tokens, multiplied by what was heard, and shared with the
     LLM's head.
+
+    Its rows stay as they are, to be looked up; so its product is by the kernel that reads them so, with activations in
+    bfloat16.
     """
 
     def __init__(self, width: int, tokens: int) -> None:
@@ -99,9 +102,13 @@ class Int8Table(Int8Rows):
         self.inverse_deviation = nn.Parameter(torch.ones(tokens), requires_grad=False)
 
     def pack(self) -> None:
-        rows = self.weight
-        super().pack()
-        self.weight = rows  # they stay, to be looked up
+        """Nothing is brought into another layout."""
+
+    def product(self, x: Tensor) -> Tensor:
+        """`x` [..., K] -> float32 [..., N]."""
+        rows = x.flatten(0, -2).to(torch.bfloat16)
+        y = torch._weight_int8pack_mm(rows, self.weight, rows.new_ones(len(self.scale)))  # bfloat16 would round the scales
+        return (y * self.scale).view(*x.shape[:-1], -1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.weight[tokens] * self.scale[tokens].unsqueeze(-1)
@@ -133,10 +140,9 @@ class MatrixConv(nn.Module):
         self.kernel, self.dilation, self.path = like.kernel_size[0], like.dilation[0], like.path
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        B, T, C = x.shape
-        x = join_past(self.path, x, (self.kernel - 1) * self.dilation, state, dim=1).contiguous()
-        steps = x.as_strided((B, T, self.kernel, C), (x.stride(0), C, self.dilation * C, 1))
-        return F.linear(steps.reshape(B, T, self.kernel * C), self.weight, self.bias)
+        reach = (self.kernel - 1) * self.dilation
+        steps = join_past(self.path, x, reach, state, dim=1).unfold(1, reach + 1, 1)[..., :: self.dilation]
+        return F.linear(steps.transpose(2, 3).flatten(2), self.weight, self.bias)  # [B, T, kernel * C]
 
 
 class MatrixConvTranspose(nn.Module):

@@ -1,8 +1,9 @@
 """A frame recorded once and replayed: its three thousand small operations cost more in Python than in
 arithmetic.
 
-On a CPU the record is a TorchScript trace (the kernels' packed weights can be in it; no compiler is needed,
-and it is made in a second or two), which takes the memories and gives them back.
+On a CPU each stage of the frame is a TorchScript trace (the kernels' packed weights can be in it; no compiler is
+needed, and it is made in a second or two), which takes the memories and gives them back. A trace costs some 10 KB
+of memory per operation, so layers that are alike are one record in a loop, and stages that do not differ are shared.
 
 On a GPU it is a CUDA graph, which works on fixed addresses. So its runner owns one set of memories per batch
 and prompt size, and lends it to one StreamState at a time: while the same state steps, nothing is copied;
@@ -11,81 +12,238 @@ when another one comes, the former gets its own copy back.
 On a CPU the same lines run without a graph, so that all but the capture itself can be tested there.
 """
 
+import contextlib
+import ctypes
 import warnings
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from .codec_michiai import LogMel
-from .streaming_michiai import StreamState
+from .streaming_michiai import StreamState, through
 
 # runs before a record counts: libraries choose their kernels, and TorchScript its plan, in the first ones
 WARM_UP = 3
 
 
-def shape_of(audio: Tensor, state: StreamState, flow_steps: int, words: bool = True) -> tuple[int, ...]:
-    """What a record is made for: batch, slots of the prompt, flow steps, whether words enter the text lane."""
-    return len(audio), state["backbone.prompt"].shape[4], flow_steps, words
+def shape_of(audio: Tensor, state: StreamState, flow_steps: int) -> tuple[int, ...]:
+    """What records are made for: batch, slots of the prompt, flow steps."""
+    return len(audio), state["backbone.prompt"].shape[4], flow_steps
 
 
-class _Frame(nn.Module):
-    """`MichiAIModel.frame` as tensors in, tensors out: what a trace can hold."""
+class _AnyLayer(nn.Module):
+    """A layer whose code TorchScript looks up when it runs; what it knew before it would copy into the loop."""
 
-    def __init__(self, model: Any, paths: list[str], flow_steps: int, words: bool) -> None:
+    def forward(self, x: Tensor, shared: list[Tensor], own: list[Tensor]) -> Tensor:
+        pass
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # on TorchScript's age
+    torch.jit.interface(_AnyLayer)
+
+
+class _Loop(nn.Module):
+    """`streaming_michiai.one_by_one` in TorchScript."""
+
+    def __init__(self, layers: list[Any]) -> None:
         super().__init__()
-        self.parts = nn.ModuleList([model.listen, model.backbone, model.speak_head, model.vocoder])
-        self.run, self.paths, self.flow_steps, self.words = model.frame, paths, flow_steps, words
+        self.layers = nn.ModuleList(layers)
 
-    def forward(self, audio: Tensor, noise: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, shared: list[Tensor], memory: list[Tensor]) -> Tensor:
+        for index in range(len(self.layers)):
+            layer: _AnyLayer = self.layers[index]
+            x = layer.forward(x, shared, [part[:, index] for part in memory])
+        return x
+
+
+class _Layer(nn.Module):
+    """A layer as tensors in, tensor out."""
+
+    def __init__(self, step: Any, layer: nn.Module) -> None:
+        super().__init__()
+        self.step, self.layer = step, layer
+
+    def forward(self, x: Tensor, shared: list[Tensor], own: list[Tensor]) -> Tensor:
+        return self.step(self.layer, x, shared, own)
+
+
+def _twin(record: Any, module: nn.Module) -> Any:
+    """The traced module `record` (as C++ holds it) with the weights of `module`, of the same code."""
+    twin = record.__copy__()
+    packed = {name: value for name, value in vars(module).items() if isinstance(value, torch.ScriptObject)}
+    for name, value in {**module._parameters, **module._buffers, **packed}.items():
+        if twin.hasattr(name):
+            twin.setattr(name, value)
+    for name, child in module.named_children():
+        if twin.hasattr(name):
+            twin.setattr(name, _twin(record.getattr(name), child))
+    return twin
+
+
+class _Loops:
+    """Records of layers that are alike: one is traced, the rest are its code with other weights."""
+
+    def __init__(self) -> None:
+        self.made: dict[tuple, Any] = {}
+
+    def __call__(self, step: Any, layers: nn.ModuleList, x: Tensor, shared: list[Tensor], memory: list[Tensor]) -> Tensor:
+        key = (layers, *(tuple(map(int, tensor.shape)) for tensor in (x, *shared, *memory)))
+        if key not in self.made:
+            example = (x, shared, [part[:, 0].clone() for part in memory])
+            record = torch.jit.trace(_Layer(step, layers[0]), example, check_trace=False, _store_inputs=False)
+            twins = [torch.jit._recursive.wrap_cpp_module(_twin(record._c, _Layer(step, layer))) for layer in layers]
+            self.made[key] = torch.jit.script(_Loop(twins))
+        return self.made[key](x, shared, memory)
+
+
+class _Stage(nn.Module):
+    """A stage of `MichiAIModel.frame` as tensors in, tensors out: what a trace can hold."""
+
+    def __init__(self, stage: Any, paths: list[str], fixed: tuple, parts: list[nn.Module]) -> None:
+        super().__init__()
+        self.stage, self.paths, self.fixed, self.parts = stage, paths, fixed, nn.ModuleList(parts)
+
+    def forward(self, memory: list[Tensor], *given: Tensor) -> tuple[Tensor, ...]:
         state = StreamState(zip(self.paths, memory, strict=True))
-        out = vars(self.run(audio, state, noise, self.flow_steps, self.words))
-        return *out.values(), *(state[path] for path in self.paths)
+        out = self.stage(state, *given, *self.fixed)
+        return *out, *(state[path] for path in self.paths)
+
+
+class _Watched(StreamState):
+    """A state that notes which memories are asked for."""
+
+    def __init__(self, state: StreamState) -> None:
+        super().__init__(state)
+        self.used: dict[str, None] = {}
+
+    def __contains__(self, path: object) -> bool:
+        self.used[str(path)] = None
+        return super().__contains__(path)
+
+    def __getitem__(self, path: str) -> Tensor:
+        self.used[path] = None
+        return super().__getitem__(path)
+
+    def __setitem__(self, path: str, memory: Tensor) -> None:
+        self.used[path] = None
+        super().__setitem__(path, memory)
+
+    def get(self, path: str, default: Any = None) -> Any:
+        return self[path] if path in self else default
+
+    def setdefault(self, path: str, default: Any = None) -> Any:
+        if path not in self:
+            self[path] = default
+        return self[path]
+
+
+@contextlib.contextmanager
+def _called() -> Iterator[list[nn.Module]]:
+    """The modules that are called meanwhile, but not by one another."""
+    called, inside = [], []
+
+    def enter(module: nn.Module, _: tuple) -> None:
+        if not inside and module not in called:
+            called.append(module)
+        inside.append(module)
+
+    hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(lambda *_: inside.pop() and None)]
+    try:
+        yield called
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Record:
+    """A stage, traced for arguments and memories of some shapes.
+
+    Args:
+        state: memories of those shapes; the stage runs on it some times.
+    """
+
+    def __init__(self, stage: Any, state: StreamState, given: list[Tensor], fixed: tuple, loops: _Loops) -> None:
+        watched = _Watched(state)
+        token = through.set(loops)
+        profiling = torch._C._jit_set_profiling_executor(False)  # as fast without, and smaller
+        try:
+            with warnings.catch_warnings():  # on shapes, which are fixed here, and on TorchScript's age
+                warnings.simplefilter("ignore")
+                with _called() as called:
+                    self.n_out = len(stage(watched, *given, *fixed))  # this also makes the memories a new state lacks
+                memory = {path: watched[path] for path in watched.used}
+                self.empty = {path: value.to("meta") for path, value in memory.items()}
+                frame = _Stage(stage, list(memory), fixed, [*called, *loops.made.values()]).eval()
+                inputs = (list(memory.values()), *given)
+                self.trace = torch.jit.trace(frame, inputs, check_trace=False, _store_inputs=False)
+            for _ in range(WARM_UP):
+                self.trace(*inputs)
+        finally:
+            torch._C._jit_set_profiling_executor(profiling)
+            through.reset(token)
+        state.update(memory)
+
+    def fits(self, state: StreamState) -> bool:
+        """Whether the memories that `state` has are of the record's shapes."""
+        return all(state[path].shape == like.shape for path, like in self.empty.items() if path in state)
+
+    def __call__(self, state: StreamState, given: list[Tensor]) -> tuple[Tensor, ...]:
+        values = self.trace([state[path] if path in state else _zeros(like) for path, like in self.empty.items()], *given)
+        state.update(zip(self.empty, values[self.n_out :], strict=True))
+        return values[: self.n_out]
 
 
 class TraceRunner:
-    """`MichiAIModel.frame` by TorchScript traces, one per shape; made when first needed."""
+    """`MichiAIModel.frame` with its stages as TorchScript traces; made when first needed."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.traces = model, {}
+        self.model, self.loops = model, _Loops()
+        self.records: dict[tuple, list[_Record]] = {}
+        self.recorded: set[tuple[int, ...]] = set()
 
     def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True) -> Any:
         self.ready(audio, state, noise, flow_steps)
-        # the traced frame, {path: memory on the meta device}, StepOutput
-        trace, empty, output = self.traces[shape_of(audio, state, flow_steps, words)]
-        memory = [state[path] if path in state else _zeros(like) for path, like in empty.items()]
-        values = trace(audio, noise, *memory)
-        n_out = len(values) - len(memory)
-        state.update(zip(empty, values[n_out:], strict=True))
-        return output(*values[:n_out])
+        return self.model.frame(audio, state, noise, flow_steps, words, run=self._replay)
 
     def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> None:
         """Record the frame for such conversations, with words and without, if that is not done."""
         self.model.backbone.open(noise, state)
-        for words in (True, False):
-            key = shape_of(audio, state, flow_steps, words)
-            if key not in self.traces:
-                self.traces[key] = self._trace(audio, state.fork(), noise, flow_steps, words)
+        shape = shape_of(audio, state, flow_steps)
+        if shape not in self.recorded:
+            scratch = state.fork()
+            for words in (True, False):
+                self.model.frame(audio, scratch, noise, flow_steps, words, run=self._record)
+            self.recorded.add(shape)
+            give_back()
 
-    def _trace(
-        self, audio: Tensor, scratch: StreamState, noise: Tensor, flow_steps: int, words: bool
-    ) -> tuple[Any, StreamState, type]:
-        output = type(
-            self.model.frame(audio, scratch, noise, flow_steps, words)
-        )  # this also makes the memories a new state lacks
-        frame = _Frame(self.model, list(scratch), flow_steps, words).eval()
-        memory = list(scratch.values())
-        profiling = torch._C._jit_set_profiling_executor(False)  # as fast without, and the 530M 60 MB smaller
-        try:
-            with warnings.catch_warnings():  # on shapes, which are fixed here, and on TorchScript's age
-                warnings.simplefilter("ignore")
-                trace = torch.jit.trace(frame, (audio, noise, *memory), check_trace=False, _store_inputs=False)
-            for _ in range(WARM_UP):
-                trace(audio, noise, *memory)
-        finally:
-            torch._C._jit_set_profiling_executor(profiling)
-        return trace, StreamState({path: value.to("meta") for path, value in scratch.items()}), output
+    def _find(self, stage: Any, state: StreamState, arguments: tuple) -> tuple[list[_Record], list[Tensor], tuple, _Record | None]:
+        """Records of such arguments, the tensors among them, the rest, and the record that fits."""
+        given = [value for value in arguments if isinstance(value, Tensor)]
+        fixed = arguments[len(given) :]
+        records = self.records.setdefault((stage.__name__, *(value.shape for value in given), *fixed), [])
+        return records, given, fixed, next((record for record in records if record.fits(state)), None)
+
+    def _replay(self, stage: Any, state: StreamState, *arguments: Any) -> tuple[Tensor, ...]:
+        _, given, _, record = self._find(stage, state, arguments)
+        return record(state, given)
+
+    def _record(self, stage: Any, state: StreamState, *arguments: Any) -> tuple[Tensor, ...]:
+        records, given, fixed, record = self._find(stage, state, arguments)
+        if record is None:
+            record = _Record(stage, state, given, fixed, self.loops)
+            records.append(record)
+        return record(state, given)
+
+
+def give_back() -> None:
+    """Hand memory that was used and is free again back to the system; glibc would keep it."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no need of it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _zeros(like: Tensor) -> Tensor:

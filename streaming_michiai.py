@@ -10,7 +10,8 @@ Two rules make fork, per-row reset and batching trivial:
 Shapes: B batch, C channels, T time (frames or samples), D width, H heads.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +69,7 @@ def join_past(path: str, x: Tensor, n_past: int, state: StreamState | None, dim:
         past = x.new_zeros(shape)
     x = torch.cat([past, x], dim=dim)
     if state is not None:  # a copy: a view would keep the whole chunk alive
-        state[path] = x.narrow(dim, x.shape[dim] - n_past, n_past).clone()
+        state[path] = x.narrow(dim, -n_past, n_past).clone()
     return x
 
 
@@ -163,6 +164,26 @@ def enter_ring(start: Tensor, T: int, window: int) -> Ring:
     return Ring(torch.arange(len(start), device=start.device)[:, None], queries % window, mask[:, None])
 
 
+Step = Callable[[nn.Module, Tensor, list[Tensor], list[Tensor]], Tensor]
+
+
+def one_by_one(step: Step, layers: nn.ModuleList, x: Tensor, shared: list[Tensor], memory: list[Tensor]) -> Tensor:
+    """`x` through layers that differ in nothing but their weights and memories.
+
+    Args:
+        step: a layer: (layer, x, shared, its own memory, which it changes in place) -> x.
+        shared: what all layers get.
+        memory: of all layers, [B, layers, ...] each.
+    """
+    for index, layer in enumerate(layers):
+        x = step(layer, x, shared, [part[:, index] for part in memory])
+    return x
+
+
+# How streaming goes through such layers: a recorder (`runner_michiai.py`) puts a loop in place that holds one of them only.
+through: ContextVar[Callable[..., Tensor]] = ContextVar("through", default=one_by_one)
+
+
 class CausalAttention(nn.Module):
     """Self attention over the last `window` positions; memory: a ring [B, 2 (key, value), H, window, D /
     H].
@@ -175,36 +196,30 @@ class CausalAttention(nn.Module):
         self.heads, self.window = heads, window
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-        self.path = ""
 
     def forward(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask: Tensor | None,
-        state: StreamState | None,
-        ring: Ring | None,
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, ring: Ring | None = None, memory: Tensor | None = None
     ) -> Tensor:
-        """`x` [B, T, D]; offline, `mask` [1, 1, T, T] or None for plainly causal; streaming, `ring` -> [B,
-        T, D].
+        """`x` [B, T, D] -> [B, T, D].
+
+        Args:
+            mask: offline, [1, 1, T, T] or None for plainly causal.
+            ring, memory: streaming, where the positions stand, and keys and values [B, 2, H, window, D / H], written in place.
         """
         B, T, D = x.shape
         query, key, value = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)  # keys are remembered rotated
-        if state is not None:
-            key, value = self._past(torch.stack([key, value.to(key.dtype)], dim=1), state, ring).unbind(1)
-            mask = ring.mask
+        if ring is not None:
+            new = torch.stack([key, value.to(key.dtype)], dim=1).to(memory.dtype)
+            key, value = self._past(new, memory, ring).unbind(1)
+            query, mask = query.to(memory.dtype), ring.mask
         y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
-        return self.out(y.transpose(1, 2).reshape(B, T, D))
+        return self.out(y.transpose(1, 2).reshape(B, T, D).to(x.dtype))
 
-    def _past(self, new: Tensor, state: StreamState, ring: Ring) -> Tensor:
+    def _past(self, new: Tensor, memory: Tensor, ring: Ring) -> Tensor:
         """Keys and values to attend to, in any order; the newest of `new` [B, 2, H, T, D / H] are
         remembered.
         """
-        if self.path not in state:
-            state[self.path] = new.new_zeros(*new.shape[:3], self.window, new.shape[-1])
-        memory = state[self.path]
         seen = torch.cat([memory, new], dim=3) if new.shape[3] > 1 else memory
         memory[ring.rows, :, :, ring.slots[:, -self.window :]] = new[:, :, :, -self.window :].permute(
             0, 3, 1, 2, 4
@@ -236,16 +251,16 @@ class CausalLayer(nn.Module):
         self.feed_forward = FeedForward(width, hidden)
 
     def forward(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        mask: Tensor | None,
-        state: StreamState | None,
-        ring: Ring | None,
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, ring: Ring | None = None, memory: Tensor | None = None
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), cos, sin, mask, state, ring)
+        """Arguments as of `CausalAttention`."""
+        x = x + self.attention(self.attention_norm(x), cos, sin, mask, ring, memory)
         return x + self.feed_forward(self.feed_forward_norm(x))
+
+    def follow(self, x: Tensor, shared: list[Tensor], own: list[Tensor]) -> Tensor:
+        """`forward` of positions that follow those of a memory, as of `through`."""
+        cos, sin, rows, slots, mask = shared
+        return self(x, cos, sin, None, Ring(rows, slots, mask), own[0])
 
 
 class CausalTransformer(nn.Module):
@@ -261,24 +276,33 @@ class CausalTransformer(nn.Module):
         self.width, self.head_size, self.window = width, width // heads, window
         self.layers = nn.ModuleList(CausalLayer(width, heads, window, hidden) for _ in range(layers))
         self.norm = nn.RMSNorm(width, eps=1e-5)
+        self.memory_dtype: torch.dtype | None = None  # of keys and values; None: that of the activations
         self.path = ""
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         """`x` [B, T, D] with T >= 1 -> [B, T, D]."""
         B, T, _ = x.shape
-        mask, ring, steps = None, None, torch.arange(T, device=x.device)
-        if state is None:
-            start = steps.new_zeros(1)
-            if T > self.window:
-                age = steps[:, None] - steps
-                mask = ((age >= 0) & (age < self.window))[None, None]
-        else:
-            start = state.get(self.path)
-            if start is None:
-                start = steps.new_zeros(B)
-            state[self.path] = start + T
-            ring = enter_ring(start, T, self.window)
+        steps = torch.arange(T, device=x.device)
+        start = steps.new_zeros(1) if state is None else state.setdefault(self.path, steps.new_zeros(B))
         cos, sin = (part[:, None] for part in rotary_angles(start[:, None] + steps, self.head_size))
+        if state is not None:
+            state[self.path] = start + T
+            ring, memory = enter_ring(start, T, self.window), self._memory(x, state)
+            shared = [cos, sin, ring.rows, ring.slots, ring.mask]
+            return self.norm(through.get()(CausalLayer.follow, self.layers, x, shared, [memory]))
+        mask = None
+        if T > self.window:
+            age = steps[:, None] - steps
+            mask = ((age >= 0) & (age < self.window))[None, None]
         for layer in self.layers:
-            x = layer(x, cos, sin, mask, state, ring)
+            x = layer(x, cos, sin, mask)
         return self.norm(x)
+
+    def _memory(self, x: Tensor, state: StreamState) -> Tensor:
+        """Keys and values of all S layers [B, S, 2, H, window, D / H]."""
+        path = f"{self.path}.memory"
+        if path not in state:
+            heads = self.width // self.head_size
+            shape = len(x), len(self.layers), 2, heads, self.window, self.head_size
+            state[path] = x.new_zeros(shape, dtype=self.memory_dtype or x.dtype)
+        return state[path]

@@ -37,6 +37,14 @@ def run(
     return torch.stack(sounds, 1)
 
 
+def count_records(model: MichiAIModel) -> dict[str, int]:
+    """Records of each stage of a frame."""
+    counts: dict[str, int] = {}
+    for (stage, *_), records in model.runner.records.items():
+        counts[stage] = counts.get(stage, 0) + len(records)
+    return counts
+
+
 def error(measured: Tensor, wanted: Tensor) -> float:
     """Root mean square error over the deviation."""
     measured, wanted = measured.detach(), wanted.detach()
@@ -149,12 +157,17 @@ def test_recorded_frames_keep_the_contract_of_memory(fast: MichiAIModel) -> None
     joined.reset(torch.tensor([True, False]))
     fresh = run(fast, StreamState(), rows=2, seed=3)
     assert error(run(fast, joined, rows=2, seed=3)[0], fresh[0]) < 0.1 and torch.isfinite(both).all()
-    records = len(fast.runner.traces)
+    before = count_records(fast)
     for count in (7, 8, 9):
         other = StreamState()
         fast.prompt(other, torch.arange(10, 10 + count)[None], fast.default_voice[None])
         run(fast, other, frames=1)
-    assert len(fast.runner.traces) <= records + 2  # with words and without
+    near = count_records(fast)
+    assert near["think"] <= before["think"] + 2, "one record with words and one without"
+    other = StreamState()
+    fast.prompt(other, torch.arange(10, 300)[None], fast.default_voice[None])
+    run(fast, other, frames=1)
+    assert count_records(fast) == near | {"think": near["think"] + 2}, "hearing and sound know nothing of a longer prompt"
 
 
 def test_two_conversations_take_turns_on_one_graph(plain: MichiAIModel) -> None:
