@@ -54,7 +54,10 @@ class LogMel(nn.Module):
         x = join_past(self.path, x, self.n_fft - self.hop, state)
         with torch.autocast(x.device.type, enabled=False):  # bfloat16 would blur quiet bands
             frames = x.to(self.window.dtype).unfold(-1, self.n_fft, self.hop) * self.window
-            mels = torch.fft.rfft(frames).abs() @ self.filters
+            spectrum = torch.fft.rfft(frames)
+            # `.abs()` takes four times as long on a CPU; the least bit keeps the slope at 0 finite
+            power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+            mels = power.add_(1e-20).sqrt_() @ self.filters
             return ((mels + self.FLOOR).log() / 2 + 0.5).transpose(1, 2)
 
 

@@ -184,6 +184,18 @@ def one_by_one(step: Step, layers: nn.ModuleList, x: Tensor, shared: list[Tensor
 through: ContextVar[Callable[..., Tensor]] = ContextVar("through", default=one_by_one)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention [B, H, T, size]; `mask` bool [..., T, K], True where a key is seen, None: plainly causal."""
+    if query.is_cuda or not query.requires_grad:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
+    # In training on a CPU, in bfloat16, this takes a quarter of the time that the other's kernel and its derivative take.
+    if mask is None:
+        mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+    unseen = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, float("-inf"))
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2) + unseen
+    return scores.softmax(-1).to(value.dtype) @ value
+
+
 class CausalAttention(nn.Module):
     """Self attention over the last `window` positions; memory: a ring [B, 2 (key, value), H, window, D /
     H].
@@ -213,7 +225,7 @@ class CausalAttention(nn.Module):
             new = torch.stack([key, value.to(key.dtype)], dim=1).to(memory.dtype)
             key, value = self._past(new, memory, ring).unbind(1)
             query, mask = query.to(memory.dtype), ring.mask
-        y = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None)
+        y = attend(query, key, value, mask)
         return self.out(y.transpose(1, 2).reshape(B, T, D).to(x.dtype))
 
     def _past(self, new: Tensor, memory: Tensor, ring: Ring) -> Tensor:
