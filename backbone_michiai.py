@@ -258,8 +258,7 @@ class Backbone(nn.Module):
         seen = (text[:, None] | (sound[:, None] & sound[..., None])).tril()
         seen = (seen | torch.eye(x.shape[1], dtype=torch.bool, device=x.device))[:, None]
         if self.language_model.config._attn_implementation == "eager":  # adds its mask
-            kind_of_scores = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
-            seen = torch.zeros(seen.shape, dtype=kind_of_scores, device=x.device).masked_fill(~seen, float("-inf"))
+            seen = torch.zeros(seen.shape, device=x.device).masked_fill(~seen, float("-inf"))
         positions = (text.cumsum(1) - 1).clamp(min=0)
         return self.language_model.model(
             inputs_embeds=x, position_ids=positions, attention_mask=seen, use_cache=False

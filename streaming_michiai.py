@@ -191,9 +191,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     # In training on a CPU, in bfloat16, this takes a quarter of the time that the other's kernel and its derivative take.
     if mask is None:
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
-    unseen = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill(~mask, float("-inf"))
-    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2) + unseen
-    return scores.softmax(-1).to(value.dtype) @ value
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)
+    unseen = scores.new_zeros(mask.shape).masked_fill(~mask, float("-inf"))
+    return (scores + unseen).softmax(-1) @ value
 
 
 class CausalAttention(nn.Module):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from michiai.codec_michiai import LogMel
 from michiai.configuration_michiai import ListenConfig, MichiAIConfig
 from michiai.listen_michiai import (
     EXPECTED_GAIN,
@@ -294,3 +295,9 @@ def test_what_the_llm_foresees_counts_for_the_next_word_and_rules_none_out() -> 
     wanted = FORESEEN_GAIN * torch.tensor([LEAST_FORESEEN, LEAST_FORESEEN, math.log(5 / 6), math.log(1 / 6), LEAST_FORESEEN])
     assert torch.allclose(gain[0], wanted) and gain[1].eq(0).all()
     assert log_probs[0, 0] == torch.tensor(0.9).log(), "the logits themselves stay as they are"
+
+
+def test_log_mel_of_silence_has_a_finite_slope() -> None:
+    audio = torch.zeros(1, 3200, requires_grad=True)
+    LogMel(16_000, 512, 160, 20)(audio).sum().backward()
+    assert audio.grad.isfinite().all()

@@ -15,6 +15,7 @@ from michiai.streaming_michiai import (
     CausalConvTranspose1d,
     CausalTransformer,
     StreamState,
+    attend,
     name_modules,
 )
 from michiai.vocoder_michiai import InverseSTFTHead, Vocoder
@@ -229,3 +230,12 @@ def test_mel_knows_loudness_and_pitch() -> None:
     low, high = (mel(torch.sin(2 * torch.pi * hertz * time)[None])[0, :, 50] for hertz in (300, 3000))
     assert low.argmax() < 15 and high.argmax() > 45
     assert mel(torch.zeros(1, 1600)).unique().numel() == 1
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_of_training_is_that_of_inference(causal: bool) -> None:
+    query, key, value = torch.randn(3, 2, 4, 12, 8).unbind(0)
+    mask = None if causal else torch.rand(2, 1, 12, 12) < 0.5
+    if mask is not None:
+        mask = mask | torch.eye(12, dtype=torch.bool)
+    torch.testing.assert_close(attend(query.clone().requires_grad_(), key, value, mask), attend(query, key, value, mask))

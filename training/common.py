@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from transformers import AttentionInterface
+
+from michiai.streaming_michiai import attend
 
 BatchFn = Callable[[int, np.random.Generator, int], dict[str, Tensor]]
 NARROW = 16  # a matrix with fewer rows or columns is no hidden layer's: AdamW trains it
@@ -138,10 +142,20 @@ class _Checkpoint:
             return int(f.metadata()["step"])
 
 
+def plain_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
+) -> tuple[Tensor, None]:
+    """`attend` in the form that transformers calls: [B, H, T, size], keys of fewer heads -> [B, T, H, size]."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
+    return attend(query, key, value, attention_mask).transpose(1, 2).contiguous(), None
+
+
 def train_attention(language_model: nn.Module) -> None:
     """On CPUs, plain attention: the backward pass of the fused kernel cost a fifth of a step at these short lengths."""
     if not torch.cuda.is_available():
-        language_model.set_attn_implementation("eager")
+        AttentionInterface.register("plain", plain_attention)
+        language_model.set_attn_implementation("plain")
 
 
 def weights(stage: nn.Module, average: dict[str, Tensor]) -> dict[str, Tensor]:
