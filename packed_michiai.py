@@ -91,9 +91,6 @@ class Int8Linear(Int8Rows):
 class Int8Table(Int8Rows):
     """The LLM's embedding table: looked up by tokens, multiplied by what was heard, and shared with the
     LLM's head.
-
-    Its rows stay as they are, to be looked up; so its product is by the kernel that reads them so, with activations in
-    bfloat16.
     """
 
     def __init__(self, width: int, tokens: int) -> None:
@@ -102,13 +99,9 @@ class Int8Table(Int8Rows):
         self.inverse_deviation = nn.Parameter(torch.ones(tokens), requires_grad=False)
 
     def pack(self) -> None:
-        """Nothing is brought into another layout."""
-
-    def product(self, x: Tensor) -> Tensor:
-        """`x` [..., K] -> float32 [..., N]."""
-        rows = x.flatten(0, -2).to(torch.bfloat16)
-        y = torch._weight_int8pack_mm(rows, self.weight, rows.new_ones(len(self.scale)))  # bfloat16 would round the scales
-        return (y * self.scale).view(*x.shape[:-1], -1)
+        rows = self.weight
+        super().pack()
+        self.weight = rows  # they stay, to be looked up
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.weight[tokens] * self.scale[tokens].unsqueeze(-1)

@@ -1,13 +1,14 @@
 """The fast forms: each computes what the plain one computes, and memory keeps its contract."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from michiai import modeling_michiai
+from michiai import modeling_michiai, runner_michiai
 from michiai.backbone_michiai import words_due
 from michiai.modeling_michiai import MichiAIModel
 from michiai.packed_michiai import Int8Linear, MatrixConv, MatrixConvTranspose
@@ -49,6 +50,14 @@ def error(measured: Tensor, wanted: Tensor) -> float:
     """Root mean square error over the deviation."""
     measured, wanted = measured.detach(), wanted.detach()
     return float((measured - wanted).square().mean().sqrt() / wanted.std())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loops() -> Iterator[None]:
+    """Tiny models have few layers, which would be recorded each; nano's are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner_michiai, "FEW", 0)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +173,7 @@ def test_recorded_frames_keep_the_contract_of_memory(fast: MichiAIModel) -> None
         run(fast, other, frames=1)
     near = count_records(fast)
     assert near["think"] <= before["think"] + 2, "one record with words and one without"
+    assert fast.runner.loops.made, "layers are in loops"
     other = StreamState()
     fast.prompt(other, torch.arange(10, 300)[None], fast.default_voice[None])
     run(fast, other, frames=1)
