@@ -90,7 +90,7 @@ def next_text(own_text: Tensor, user_text: Tensor, state: StreamState, special: 
 def speaks(state: StreamState, like: Tensor) -> Tensor:
     """Whether one is in an answer, as far as the text lane has come: bool [B]. `like`: a tensor of that shape and device."""
     # kept if it is new: a recorded frame knows the memories alone that its first run left
-    return state.setdefault("backbone.speaking", torch.zeros_like(like)) > 0
+    return state.begin("backbone.speaking", lambda: torch.zeros_like(like)) > 0
 
 
 def words_due(state: StreamState) -> bool:

@@ -203,14 +203,12 @@ def expect(state: StreamState, words: list[list[int]], like: Tensor) -> None:
 
 def _expected(state: StreamState, like: Tensor) -> Tensor:
     """Pairs of pieces [B, EXPECTED_SLOTS, 2]; an empty slot stands for the token that is never chosen."""
-    if "listen.expected" in state:
-        return state["listen.expected"]
-    return torch.zeros(len(like), EXPECTED_SLOTS, 2, dtype=torch.long, device=like.device)
+    return state.begin("listen.expected", lambda: torch.zeros(len(like), EXPECTED_SLOTS, 2, dtype=torch.long, device=like.device))
 
 
 def expected_gain(state: StreamState, vocabulary: int, like: Tensor) -> Tensor:
     """What each token gains by being expected now: nats [B, V]. `like`: a float tensor of the batch and device."""
-    pairs = state["listen.expected"] = _expected(state, like)
+    pairs = _expected(state, like)
     newest = state.get("listen.newest", torch.zeros_like(pairs[:, 0, 0]))
     due = (pairs[..., 0] == PAD_ID) | (pairs[..., 0] == newest[:, None])
     return like.new_zeros(len(like), vocabulary).scatter_reduce(1, pairs[..., 1], due.to(like.dtype) * EXPECTED_GAIN, "amax")
@@ -233,7 +231,7 @@ def foresee(state: StreamState, log_probs: Tensor, sure: Tensor, unsaid: list[in
 
 def foreseen_gain(state: StreamState, vocabulary: int, like: Tensor) -> Tensor:
     """What each token gains by what the LLM foresees: nats [B, V]. `like`: a float tensor of the batch and device."""
-    return state.setdefault("listen.foreseen", like.new_zeros(len(like), vocabulary))
+    return state.begin("listen.foreseen", lambda: like.new_zeros(len(like), vocabulary))
 
 
 def remember_newest(state: StreamState, tokens: Tensor) -> None:

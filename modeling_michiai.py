@@ -195,9 +195,9 @@ class MichiAIModel(PreTrainedModel):
             words: whether words may enter the text lane; False where none is due saves their empty positions.
             run: how each of its three stages is run: (stage, state, *arguments, tensors first) -> tensors.
         """
-        nothing = torch.zeros(len(audio), 1, dtype=torch.long, device=audio.device)
-        for name, empty in (("own_text", nothing), ("user_text", nothing), ("latent", torch.zeros_like(noise)[:, None])):
-            state.setdefault(name, empty)
+        for name in ("own_text", "user_text"):
+            state.begin(name, lambda: torch.zeros(len(audio), 1, dtype=torch.long, device=audio.device))
+        state.begin("latent", lambda: torch.zeros_like(noise)[:, None])
         embeds, user_text, turn = run(self.hear, state, audio)
         hidden, logits = run(self.think, state, embeds, user_text, words)
         sound, latent = run(self.utter, state, hidden, noise, flow_steps)

@@ -22,6 +22,12 @@ from torch import Tensor, nn
 class StreamState(dict[str, Tensor]):
     """Everything that one batch of conversations remembers: {module path: tensor [B, ...]}."""
 
+    def begin(self, path: str, empty: Callable[[], Tensor]) -> Tensor:
+        """The memory of `path`, made by `empty` where there is none yet."""
+        if path not in self:
+            self[path] = empty()
+        return self[path]
+
     def fork(self) -> "StreamState":
         """A copy that goes its own way from here."""
         return StreamState({path: memory.detach().clone() for path, memory in self.items()})
@@ -295,7 +301,7 @@ class CausalTransformer(nn.Module):
         """`x` [B, T, D] with T >= 1 -> [B, T, D]."""
         B, T, _ = x.shape
         steps = torch.arange(T, device=x.device)
-        start = steps.new_zeros(1) if state is None else state.setdefault(self.path, steps.new_zeros(B))
+        start = steps.new_zeros(1) if state is None else state.begin(self.path, lambda: steps.new_zeros(B))
         cos, sin = (part[:, None] for part in rotary_angles(start[:, None] + steps, self.head_size))
         if state is not None:
             state[self.path] = start + T
@@ -312,9 +318,5 @@ class CausalTransformer(nn.Module):
 
     def _memory(self, x: Tensor, state: StreamState) -> Tensor:
         """Keys and values of all S layers [B, S, 2, H, window, D / H]."""
-        path = f"{self.path}.memory"
-        if path not in state:
-            heads = self.width // self.head_size
-            shape = len(x), len(self.layers), 2, heads, self.window, self.head_size
-            state[path] = x.new_zeros(shape, dtype=self.memory_dtype or x.dtype)
-        return state[path]
+        shape = len(x), len(self.layers), 2, self.width // self.head_size, self.window, self.head_size
+        return state.begin(f"{self.path}.memory", lambda: x.new_zeros(shape, dtype=self.memory_dtype or x.dtype))
