@@ -4,6 +4,8 @@
     process([[c]]) { if (c) this.port.postMessage(c.slice()); return true; } });`;
   const ear = window.__ear = { chunks: [], at: null };
   ear.listen = async (stream) => {
+    if (ear.context) await ear.context.close(); // of the conversation before: it would go on recording its silence between
+    ear.chunks = []; ear.at = null;
     const context = ear.context = new AudioContext({ sampleRate: 48000 });
     await context.audioWorklet.addModule(URL.createObjectURL(new Blob([tap], { type: "text/javascript" })));
     const node = new AudioWorkletNode(context, "recorder");
@@ -23,7 +25,7 @@
     window.RTCPeerConnection = function (...args) {
       const pc = new Real(...args);
       ear.pc = pc;
-      pc.addEventListener("track", (e) => { ear.chunks = []; ear.at = null; ear.listen(e.streams[0] || new MediaStream([e.track])); });
+      pc.addEventListener("track", (e) => ear.listen(e.streams[0] || new MediaStream([e.track])));
       return pc;
     };
     window.RTCPeerConnection.prototype = Real.prototype;
