@@ -39,24 +39,24 @@ def run_pause(model: Any, seed: int, index: int) -> dict:
     }
 
 
-def speak_into(model: Any, item: Item, text: str, seed: int) -> tuple[Talk, float | None]:
-    """The item's first question, and `text` when the answer has sounded for BARGE s -> (talk, its onset)."""
-    speech = synthesise(text, item.user_voice)
-    sound, lead = at_model_rate(speech.audio, model.config.sampling_rate), speech.words[0][1]
-    script = script_of(model, item.user)
-    first = round(item.end * model.config.frame_rate)
+def speak_into(session: Any, item: Item, text: str, after: float = BARGE) -> tuple[Talk, float | None]:
+    """The item's first question, and `text` when the answer has sounded for `after` s -> (talk, its onset)."""
+    config, speech = session.config, synthesise(text, item.user_voice)
+    sound, lead = at_model_rate(speech.audio, config.sampling_rate), speech.words[0][1]
+    script = script_of(session, item.user)
+    first = round(item.end * config.frame_rate)
     onset: list[float] = []
 
     def hear(i: int, frames: list[Any]) -> np.ndarray | None:
         if not onset:
             loud = [frame.index for frame in frames[first:] if is_loud(frame)]
-            if loud and i - loud[0] >= BARGE * model.config.frame_rate:
+            if loud and i - loud[0] >= after * config.frame_rate:
                 script.add(sound, i)
-                onset.append(i / model.config.frame_rate + lead)
+                onset.append(i / config.frame_rate + lead)
         return script(i, frames)
 
     with torch.inference_mode():
-        made = talk(open_session(model, item, seed), hear)
+        made = talk(session, hear)
     return made, onset[0] if onset else None
 
 
@@ -69,7 +69,7 @@ def run_interrupt(model: Any, seed: int, index: int) -> dict:
     """A long answer, interrupted by another question."""
     item = make_item(seed, index, "barge_in")
     text = item.script.turns[2].text
-    made, onset = speak_into(model, item, text, seed)
+    made, onset = speak_into(open_session(model, item, seed), item, text)
     stop = None if onset is None else sounding_until(made, onset)
     row = {
         "asked": item.heard,
@@ -88,7 +88,7 @@ def run_backchannel(model: Any, seed: int, index: int) -> dict:
     """A long answer, with a "yeah" of the user in it."""
     item = make_item(seed, index, "user_backchannel")
     text = item.script.turns[2].text
-    made, onset = speak_into(model, item, text, seed)
+    made, onset = speak_into(open_session(model, item, seed), item, text)
     end = None if onset is None else sounding_until(made, onset)
     right = item.right(made.text())
     return {

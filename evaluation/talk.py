@@ -105,9 +105,9 @@ class Script:
         return np.pad(piece, (0, self.frame - len(piece)))
 
 
-def script_of(model: Any, audio: np.ndarray, **options: float) -> Script:
-    """The user's side for `audio` at RATE."""
-    config = model.config
+def script_of(listener: Any, audio: np.ndarray, **options: float) -> Script:
+    """The user's side for `audio` at RATE, towards a model or a session."""
+    config = listener.config
     return Script(
         at_model_rate(audio, config.sampling_rate), config.frame_size, config.sampling_rate, **options
     )
