@@ -118,7 +118,7 @@ def optimize(model: Any, mode: str) -> Any:
     """`model` in a faster form, for inference only; it is changed in place and returned.
 
     Args:
-        mode: "cpu-int8": for one conversation at a time on a CPU. "cuda": on a GPU.
+        mode: "cpu-int8": int8 weights and recorded frames on an x86 CPU. "cuda": recorded frames on a GPU.
     """
     if mode not in MODES:
         raise ValueError(f"optimize was asked for {mode!r}; expected one of {list(MODES)}")

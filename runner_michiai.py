@@ -14,6 +14,7 @@ On a CPU the same lines run without a graph, so that all but the capture itself 
 
 import contextlib
 import ctypes
+import threading
 import warnings
 import weakref
 from collections.abc import Iterator
@@ -143,14 +144,20 @@ class _Watched(StreamState):
 @contextlib.contextmanager
 def _called() -> Iterator[list[nn.Module]]:
     """The modules that are called meanwhile, but not by one another."""
-    called, inside = [], []
+    called, inside, thread = [], [], threading.get_ident()
 
     def enter(module: nn.Module, _: tuple) -> None:
+        if threading.get_ident() != thread:  # the hooks are of all threads
+            return
         if not inside and module not in called:
             called.append(module)
         inside.append(module)
 
-    hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(lambda *_: inside.pop() and None)]
+    def leave(*_: Any) -> None:
+        if threading.get_ident() == thread:
+            inside.pop()
+
+    hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
     try:
         yield called
     finally:
@@ -197,10 +204,10 @@ class _Record:
 
 
 class TraceRunner:
-    """`MichiAIModel.frame` with its stages as TorchScript traces; made when first needed."""
+    """`MichiAIModel.frame` with its stages as TorchScript traces; made when first needed. Any number of threads may use it."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.loops = model, _Loops()
+        self.model, self.loops, self.recording = model, _Loops(), threading.Lock()
         self.records: dict[tuple, list[_Record]] = {}
         self.recorded: set[tuple[int, ...]] = set()
 
@@ -212,7 +219,11 @@ class TraceRunner:
         """Record the frame for such conversations, with words and without, if that is not done."""
         self.model.backbone.open(noise, state)
         shape = shape_of(audio, state, flow_steps)
-        if shape not in self.recorded:
+        if shape in self.recorded:
+            return
+        with self.recording:
+            if shape in self.recorded:  # by another thread, meanwhile
+                return
             scratch = state.fork()
             for words in (True, False):
                 self.model.frame(audio, scratch, noise, flow_steps, words, run=self._record)

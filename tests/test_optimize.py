@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,15 @@ def test_recorded_frames_keep_the_contract_of_memory(fast: MichiAIModel) -> None
     fast.prompt(other, torch.arange(10, 300)[None], fast.default_voice[None])
     run(fast, other, frames=1)
     assert count_records(fast) == near | {"think": near["think"] + 2}, "hearing and sound know nothing of a longer prompt"
+
+
+def test_threads_record_and_replay_side_by_side(plain: MichiAIModel) -> None:
+    fast, wanted = copy.deepcopy(plain).optimize("cpu-int8"), copy.deepcopy(plain).optimize("cpu-int8")
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda rows: run(fast, rows=rows, frames=5), (1, 2, 1, 2)))
+    for rows, one in zip((1, 2, 1, 2), made, strict=True):
+        assert torch.allclose(one, run(wanted, rows=rows, frames=5), atol=1e-5)
+    assert count_records(fast) == count_records(wanted), "none was made twice"
 
 
 def test_two_conversations_take_turns_on_one_graph(plain: MichiAIModel) -> None:
