@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .streaming_michiai import rotary_angles, through
+from .streaming_michiai import rotary_angles, rotate, through
 
 
 def layers_first(memory: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Past:
     slot: Tensor  # [B, T] where the positions are written
     mask: Tensor  # [B, 1, T, 1, K], added to the scores
     cos: Tensor  # [B, T, 2, 1, head] of the positions as the prompt sees them, and as all others do
-    sin: Tensor  # the same, its first half negative
+    sin: Tensor  # the same, as `rotate` takes it
 
     @classmethod
     def of(
@@ -53,8 +53,22 @@ class Past:
         rows = torch.arange(len(slot), device=slot.device)[:, None]
         mask = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, float("-inf"))
         cos, sin = rotary_angles(torch.stack([near, position], 2), memory.shape[5], base)
-        cos, sin = torch.cat([cos, cos], -1)[:, :, :, None], torch.cat([-sin, sin], -1)[:, :, :, None]
-        return cls(prompt, memory, write_prompt, rows, slot, mask[:, None, :, None], cos, sin)
+        return cls(prompt, memory, write_prompt, rows, slot, mask[:, None, :, None], cos[:, :, :, None], sin[:, :, :, None])
+
+    def turns(self, attention: nn.Module) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [B, T, 2, heads, head] of a layer's queries, which they scale too, its keys, and its values, not turned."""
+        H = self.memory.shape[3]
+        query, still = H * attention.num_key_value_groups, torch.ones_like(self.cos).expand(-1, -1, -1, H, -1)
+        cos, sin = (torch.cat([part.expand(-1, -1, -1, query, -1) * attention.scaling, part.expand(-1, -1, -1, H, -1)], 3)
+                    for part in (self.cos, self.sin))
+        return torch.cat([cos, still], 3), torch.cat([sin, torch.zeros_like(still)], 3)
+
+
+def _project(attention: nn.Module, x: Tensor) -> Tensor:
+    """Queries, keys and values side by side: [B, T, D] -> [B, T, heads * head]."""
+    if hasattr(attention, "qkv_proj"):  # joined (`optimize_michiai.py`)
+        return attention.qkv_proj(x)
+    return torch.cat([attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)], -1)
 
 
 def _attend(attention: nn.Module, x: Tensor, shared: list[Tensor], own: list[Tensor], write_prompt: bool) -> Tensor:
@@ -62,12 +76,10 @@ def _attend(attention: nn.Module, x: Tensor, shared: list[Tensor], own: list[Ten
     (rows, slot, mask, cos, sin), (prompt, memory) = shared, own
     B, T, _ = x.shape
     H, size = memory.shape[2], memory.shape[4]
-    query, key, value = attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)
-    both = torch.cat([query * attention.scaling, key], -1).view(B, T, 1, -1, size)
-    both = torch.addcmul(both * cos, both.roll(size // 2, -1), sin).to(memory.dtype)  # [B, T, 2, heads, head]
+    both = rotate(_project(attention, x).view(B, T, 1, -1, size), cos, sin).to(memory.dtype)  # [B, T, 2, heads, head]
     written = prompt if write_prompt else memory
-    written[rows, :, :, slot] = torch.stack([both[:, :, 1, -H:], value.view(B, T, H, size).to(both.dtype)], 2)
-    query = both[:, :, :, :-H].reshape(B, T, 2, H, -1, size).permute(2, 0, 3, 1, 4, 5)  # [2, B, H, T, G, head]
+    written[rows, :, :, slot] = both[:, :, 1, -2 * H :].unflatten(2, (2, H))
+    query = both[:, :, :, : -2 * H].reshape(B, T, 2, H, -1, size).permute(2, 0, 3, 1, 4, 5)  # [2, B, H, T, G, head]
     parts = [part.movedim(1, 0).flatten(1, 2) for part in (prompt, memory)]  # [2, B H, slots, head]
     queries = query.reshape(2, B * H, -1, size)
     scores = torch.cat([torch.bmm(q, keys.transpose(1, 2)) for q, (keys, _) in zip(queries, parts, strict=True)], -1)
@@ -95,5 +107,5 @@ def _follow(layer: nn.Module, x: Tensor, shared: list[Tensor], own: list[Tensor]
 def decode(llama: nn.Module, x: Tensor, past: Past) -> Tensor:
     """LlamaModel of a few positions: `x` [B, T, D] -> hidden states [B, T, D]; keys and values are written to memory."""
     step = partial(_follow, write_prompt=past.write_prompt)
-    shared = [past.rows, past.slot, past.mask, past.cos, past.sin]
+    shared = [past.rows, past.slot, past.mask, *past.turns(llama.layers[0].self_attn)]
     return _norm(llama.norm, through.get()(step, llama.layers, x, shared, [past.prompt, past.memory]))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .listen_michiai import row_statistics
 from .packed_michiai import (
@@ -27,7 +27,7 @@ from .packed_michiai import (
     quantise_rows,
 )
 from .runner_michiai import TraceRunner, give_back, use_graph
-from .streaming_michiai import CausalConvLast, CausalConvTranspose1d
+from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, FeedForward
 
 MODES = ("cpu-int8", "cuda")
 SMALLEST = 2**14  # weights; what is smaller costs nothing and stays as it is
@@ -61,6 +61,43 @@ def _matrix(module: nn.Module) -> nn.Module | None:
     return None
 
 
+class _Rows(nn.Module):
+    """Some outputs of joined projections, for transformers' own forward: [..., K] -> [..., last - first]."""
+
+    def __init__(self, attention: nn.Module, first: int, last: int) -> None:
+        super().__init__()
+        self._attention = (attention,)  # not a submodule: it holds this one
+        self.first, self.last = first, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._attention[0].qkv_proj(x)[..., self.first : self.last]
+
+
+def _joined(parts: list[nn.Linear]) -> nn.Linear:
+    """One layer that computes the outputs of several, side by side."""
+    made = nn.Linear(parts[0].in_features, sum(part.out_features for part in parts), parts[0].bias is not None, device="meta")
+    for name, _ in list(made.named_parameters()):
+        setattr(made, name, nn.Parameter(torch.cat([getattr(part, name).data for part in parts]), requires_grad=False))
+    return made
+
+
+def join_projections(llama: nn.Module) -> None:
+    """Queries, keys and values of a LlamaModel's layers in one product, the two inputs of an MLP's product in another: each
+    brings a position into int8 anew.
+    """
+    for layer in llama.layers:
+        attention, mlp, first = layer.self_attn, layer.mlp, 0
+        parts = [attention.q_proj, attention.k_proj, attention.v_proj]
+        attention.qkv_proj = _joined(parts)
+        for name, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
+            setattr(attention, name, _Rows(attention, first, first + part.out_features))
+            first += part.out_features
+        if llama.config.hidden_act == "silu" and not llama.config.mlp_bias:
+            with torch.device("meta"):
+                layer.mlp = FeedForward(mlp.gate_proj.in_features, mlp.gate_proj.out_features)
+            layer.mlp.gate_up, layer.mlp.down = _joined([mlp.gate_proj, mlp.up_proj]), mlp.down_proj
+
+
 def _replace(
     part: nn.Module, form: Callable[[nn.Module], nn.Module | None], keep: nn.Module | None = None
 ) -> None:
@@ -74,6 +111,7 @@ def _replace(
 
 def use_int8(model: Any) -> None:
     """Put int8 matrices and convolutions as matrix products in place of the layers of `model`."""
+    join_projections(model.backbone.language_model.model)
     llm, vocoder, tied = model.backbone.language_model, model.vocoder, model.config.tie_word_embeddings
     for part in (model.listen, model.backbone, model.speak_head):
         _replace(part, _int8, keep=llm.lm_head if tied else None)

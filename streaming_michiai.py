@@ -132,20 +132,19 @@ def overlap_add(path: str, y: Tensor, n_out: int, state: StreamState | None) -> 
 
 
 def rotary_angles(positions: Tensor, size: int, base: float = 10_000.0) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [..., size / 2] of rotary position embedding (RoPE, arXiv 2104.09864).
+    """Cosines and sines [..., size] of rotary position embedding (RoPE, arXiv 2104.09864), as `rotate` takes them.
 
     Angles are formed in float64: in float32 the fastest one would be wrong by 0.06 rad after a day of frames.
     """
     powers = torch.arange(0, size, 2, device=positions.device, dtype=torch.float64) / size
     angles = positions[..., None].double() * base**-powers
-    return angles.cos().float(), angles.sin().float()
+    cos, sin = angles.cos().float(), angles.sin().float()
+    return torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the halves of the last dimension of `x` [B, H, T, size] by angles [B or 1, 1, T, size / 2]."""
-    first, second = x.chunk(2, dim=-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    """Turn the halves of the last dimension of `x` [..., size] by angles; the sines of the first half are negative."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 @dataclass
@@ -221,17 +220,18 @@ class CausalAttention(nn.Module):
         """`x` [B, T, D] -> [B, T, D].
 
         Args:
+            cos, sin: of queries, keys and values [3, B or 1, 1, T, D / H]; the values' turn is none.
             mask: offline, [1, 1, T, T] or None for plainly causal.
             ring, memory: streaming, where the positions stand, and keys and values [B, 2, H, window, D / H], written in place.
         """
         B, T, D = x.shape
-        query, key, value = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)  # keys are remembered rotated
-        if ring is not None:
-            new = torch.stack([key, value.to(key.dtype)], dim=1).to(memory.dtype)
-            key, value = self._past(new, memory, ring).unbind(1)
-            query, mask = query.to(memory.dtype), ring.mask
-        y = attend(query, key, value, mask)
+        qkv = self.qkv(x).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+        qkv = rotate(qkv, cos.to(qkv.dtype), sin.to(qkv.dtype))  # keys are remembered rotated
+        if ring is None:
+            y = attend(*qkv, mask)
+        else:
+            qkv = qkv.to(memory.dtype)
+            y = attend(qkv[0], *self._past(qkv[1:].transpose(0, 1), memory, ring).unbind(1), ring.mask)
         return self.out(y.transpose(1, 2).reshape(B, T, D).to(x.dtype))
 
     def _past(self, new: Tensor, memory: Tensor, ring: Ring) -> Tensor:
@@ -302,7 +302,9 @@ class CausalTransformer(nn.Module):
         B, T, _ = x.shape
         steps = torch.arange(T, device=x.device)
         start = steps.new_zeros(1) if state is None else state.begin(self.path, lambda: steps.new_zeros(B))
-        cos, sin = (part[:, None] for part in rotary_angles(start[:, None] + steps, self.head_size))
+        cos, sin = rotary_angles(start[:, None] + steps, self.head_size)
+        cos = torch.stack([cos, cos, torch.ones_like(cos)])[:, :, None]
+        sin = torch.stack([sin, sin, torch.zeros_like(sin)])[:, :, None]
         if state is not None:
             state[self.path] = start + T
             ring, memory = enter_ring(start, T, self.window), self._memory(x, state)

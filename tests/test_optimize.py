@@ -134,6 +134,16 @@ def test_int8_is_near_the_plain_model(plain: MichiAIModel, fast: MichiAIModel) -
     assert fast.backbone.memory_dtype == torch.bfloat16 and fast.config.optimized == "cpu-int8"
 
 
+def test_joined_projections_serve_the_llm_s_own_forward_too(plain: MichiAIModel, fast: MichiAIModel) -> None:
+    layer = fast.backbone.language_model.model.layers[0]
+    assert isinstance(layer.self_attn.qkv_proj, Int8Linear) and isinstance(layer.mlp.gate_up, Int8Linear)
+    x = torch.randn(2, 9, 128)
+    with torch.no_grad():
+        assert error(fast.backbone(x), plain.backbone(x)) < 0.1
+    tokens = torch.arange(10, 20)[None]
+    assert fast.generate(tokens, max_new_tokens=3, do_sample=False).shape == (1, 13)
+
+
 def test_a_recorded_frame_equals_a_computed_one(fast: MichiAIModel) -> None:
     recorded, runner = run(fast, rows=2), fast.runner
     fast.runner = None
