@@ -80,13 +80,13 @@ def _attend(attention: nn.Module, x: Tensor, shared: list[Tensor], own: list[Ten
     written = prompt if write_prompt else memory
     written[rows, :, :, slot] = both[:, :, 1, -2 * H :].unflatten(2, (2, H))
     query = both[:, :, :, : -2 * H].reshape(B, T, 2, H, -1, size).permute(2, 0, 3, 1, 4, 5)  # [2, B, H, T, G, head]
-    parts = [part.movedim(1, 0).flatten(1, 2) for part in (prompt, memory)]  # [2, B H, slots, head]
-    queries = query.reshape(2, B * H, -1, size)
-    scores = torch.cat([torch.bmm(q, keys.transpose(1, 2)) for q, (keys, _) in zip(queries, parts, strict=True)], -1)
+    (far_keys, far_values), (keys, values) = (part.movedim(1, 0).flatten(1, 2) for part in (prompt, memory))  # [B H, slots, head]
+    far, near = query.reshape(2, B * H, -1, size)
+    scores = torch.cat([torch.bmm(far, far_keys.transpose(1, 2)), torch.bmm(near, keys.transpose(1, 2))], -1)
     scores = scores.view(B, H, T, -1, scores.shape[-1]) + mask
     weights = scores.softmax(-1, dtype=torch.float32).to(memory.dtype).view(B * H, -1, scores.shape[-1])
-    weights = weights.split([keys.shape[1] for keys, _ in parts], -1)
-    y = sum(torch.bmm(w, values) for w, (_, values) in zip(weights, parts, strict=True))
+    far, near = weights.split([far_keys.shape[1], keys.shape[1]], -1)
+    y = torch.bmm(far, far_values) + torch.bmm(near, values)
     y = y.view(B, H, T, -1, size)
     return attention.o_proj(y.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
 
