@@ -55,6 +55,14 @@ class Past:
         cos, sin = rotary_angles(torch.stack([near, position], 2), memory.shape[5], base)
         return cls(prompt, memory, write_prompt, rows, slot, mask[:, None, :, None], cos[:, :, :, None], sin[:, :, :, None])
 
+    def sight(self, attention: nn.Module) -> tuple[Tensor, Tensor]:
+        """What is added to a layer's scores [B, 1, T G, K], and to the weight of the prompt beside the memory [B, 1, T G]: minus
+        infinity where nothing is seen of it, plus infinity where nothing else is.
+        """
+        mask = self.mask.expand(-1, -1, -1, attention.num_key_value_groups, -1).flatten(2, 3)
+        far, near = mask.split([self.prompt.shape[4], self.memory.shape[4]], -1)
+        return mask, _all_unseen(far) - _all_unseen(near)
+
     def turns(self, attention: nn.Module) -> tuple[Tensor, Tensor]:
         """Cosines and sines [B, T, 2, heads, head] of a layer's queries, which they scale too, its keys, and its values, not turned."""
         H = self.memory.shape[3]
@@ -71,22 +79,54 @@ def _project(attention: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([attention.q_proj(x), attention.k_proj(x), attention.v_proj(x)], -1)
 
 
+def _all_unseen(mask: Tensor) -> Tensor:
+    """Minus infinity where a row [..., K] of a mask is that everywhere, else 0: [...]."""
+    seen = (mask == 0).any(-1)
+    return torch.zeros_like(seen, dtype=mask.dtype).masked_fill(~seen, float("-inf"))
+
+
+def by_parts(query: Tensor, prompt: Tensor, memory: Tensor, mask: Tensor, lean: Tensor) -> Tensor:
+    """Attention over two memories by the CPU's kernel, once for each, their sums put together by their weights, as FlashDecoding
+    does: nothing of the scores' size is written or laid out anew.
+
+    Args:
+        query: [2, B, H, M, head], for the prompt and for the memory.
+        prompt, memory: [B, 2 (key, value), H, slots, head].
+        mask, lean: as of `Past.sight`.
+    Returns:
+        [B, H, M, head].
+    """
+    far, near = mask.split([prompt.shape[3], memory.shape[3]], -1)
+    look = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # the public function keeps the weights to itself
+    y, weight = look(query[1], *memory.unbind(1), attn_mask=near, scale=1.0)
+    if prompt.shape[3] == 0:
+        return y
+    y_far, weight_far = look(query[0], *prompt.unbind(1), attn_mask=far, scale=1.0)
+    share = torch.sigmoid(weight_far - weight + lean)[..., None]
+    return torch.lerp(y.to(share.dtype), y_far.to(share.dtype), share)
+
+
+def at_once(query: Tensor, prompt: Tensor, memory: Tensor, mask: Tensor, lean: Tensor) -> Tensor:
+    """The same by one softmax over the scores of both: fewest kernels on a GPU, where launching them is what costs."""
+    (far_keys, far_values), (keys, values) = (part.movedim(1, 0).flatten(1, 2) for part in (prompt, memory))  # [B H, slots, head]
+    query_far, query_near = query.flatten(1, 2)
+    scores = torch.cat([torch.bmm(query_far, far_keys.transpose(1, 2)), torch.bmm(query_near, keys.transpose(1, 2))], -1)
+    scores = scores.view(*query.shape[1:4], -1) + mask
+    weights = scores.softmax(-1, dtype=torch.float32).to(memory.dtype).flatten(0, 1)
+    weights_far, weights_near = weights.split([far_keys.shape[1], keys.shape[1]], -1)
+    return (torch.bmm(weights_far, far_values) + torch.bmm(weights_near, values)).view_as(query[0])
+
+
 def _attend(attention: nn.Module, x: Tensor, shared: list[Tensor], own: list[Tensor], write_prompt: bool) -> Tensor:
     """LlamaAttention: `x` [B, T, D] -> [B, T, D]; arguments as `decode` makes them of a Past."""
-    (rows, slot, mask, cos, sin), (prompt, memory) = shared, own
+    (rows, slot, mask, lean, cos, sin), (prompt, memory) = shared, own
     B, T, _ = x.shape
     H, size = memory.shape[2], memory.shape[4]
     both = rotate(_project(attention, x).view(B, T, 1, -1, size), cos, sin).to(memory.dtype)  # [B, T, 2, heads, head]
     written = prompt if write_prompt else memory
     written[rows, :, :, slot] = both[:, :, 1, -2 * H :].unflatten(2, (2, H))
-    query = both[:, :, :, : -2 * H].reshape(B, T, 2, H, -1, size).permute(2, 0, 3, 1, 4, 5)  # [2, B, H, T, G, head]
-    (far_keys, far_values), (keys, values) = (part.movedim(1, 0).flatten(1, 2) for part in (prompt, memory))  # [B H, slots, head]
-    far, near = query.reshape(2, B * H, -1, size)
-    scores = torch.cat([torch.bmm(far, far_keys.transpose(1, 2)), torch.bmm(near, keys.transpose(1, 2))], -1)
-    scores = scores.view(B, H, T, -1, scores.shape[-1]) + mask
-    weights = scores.softmax(-1, dtype=torch.float32).to(memory.dtype).view(B * H, -1, scores.shape[-1])
-    far, near = weights.split([far_keys.shape[1], keys.shape[1]], -1)
-    y = torch.bmm(far, far_values) + torch.bmm(near, values)
+    query = both[:, :, :, : -2 * H].reshape(B, T, 2, H, -1, size).permute(2, 0, 3, 1, 4, 5).reshape(2, B, H, -1, size)
+    y = (by_parts if x.device.type == "cpu" else at_once)(query, prompt, memory, mask, lean)
     y = y.view(B, H, T, -1, size)
     return attention.o_proj(y.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
 
@@ -107,5 +147,6 @@ def _follow(layer: nn.Module, x: Tensor, shared: list[Tensor], own: list[Tensor]
 def decode(llama: nn.Module, x: Tensor, past: Past) -> Tensor:
     """LlamaModel of a few positions: `x` [B, T, D] -> hidden states [B, T, D]; keys and values are written to memory."""
     step = partial(_follow, write_prompt=past.write_prompt)
-    shared = [past.rows, past.slot, past.mask, *past.turns(llama.layers[0].self_attn)]
+    attention = llama.layers[0].self_attn
+    shared = [past.rows, past.slot, *past.sight(attention), *past.turns(attention)]
     return _norm(llama.norm, through.get()(step, llama.layers, x, shared, [past.prompt, past.memory]))

@@ -1,12 +1,14 @@
 """The backbone: the text LLM unchanged, and a conversation's memory around it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from michiai.backbone_michiai import ASIDE, EMPTY, SOUND, TEXT, Backbone, kind_of, newest_text, newest_words, next_text, text_lane
+from michiai.decode_michiai import Past, at_once, by_parts
 from michiai.streaming_michiai import StreamState
 
 from helpers import tiny_config
@@ -280,3 +282,18 @@ def test_warm_start_refuses_what_is_not_of_the_llama_kind(tmp_path: Path, tokeni
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="GPT2LMHeadModel.*expected an LLM of the Llama kind"):
         warm_start(tmp_path)
+
+
+def test_both_ways_of_attending_to_two_memories_agree() -> None:
+    torch.manual_seed(0)
+    query, prompt, memory = torch.randn(2, 3, 2, 4, 16), torch.randn(3, 2, 2, 5, 16), torch.randn(3, 2, 2, 7, 16)
+    seen = torch.rand(3, 1, 4, 12) < 0.5
+    seen[0, :, 0, :5], seen[0, :, 0, 5] = False, True  # nothing of the prompt
+    seen[1, :, 1, 5:], seen[1, :, 1, 0] = False, True  # nothing but it
+    seen[..., 3, 6], seen[..., 2, 1] = True, True
+    past = Past(prompt[:, None], memory[:, None], False, *[torch.empty(0)] * 2, torch.zeros(seen.shape).masked_fill(~seen, float('-inf'))[:, :, :, None], *[torch.empty(0)] * 2)
+    mask, lean = past.sight(SimpleNamespace(num_key_value_groups=1))
+    wanted = at_once(query, prompt, memory, mask, lean)
+    torch.testing.assert_close(by_parts(query, prompt, memory, mask, lean), wanted, atol=1e-5, rtol=0)
+    bare = (query[:, :1], prompt[:1, :, :, :0], memory[:1], mask[:1, ..., 5:], lean[:1])
+    torch.testing.assert_close(by_parts(*bare), at_once(*bare), atol=1e-5, rtol=0)
