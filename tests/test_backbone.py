@@ -291,7 +291,8 @@ def test_both_ways_of_attending_to_two_memories_agree() -> None:
     seen[0, :, 0, :5], seen[0, :, 0, 5] = False, True  # nothing of the prompt
     seen[1, :, 1, 5:], seen[1, :, 1, 0] = False, True  # nothing but it
     seen[..., 3, 6], seen[..., 2, 1] = True, True
-    past = Past(prompt[:, None], memory[:, None], False, *[torch.empty(0)] * 2, torch.zeros(seen.shape).masked_fill(~seen, float('-inf'))[:, :, :, None], *[torch.empty(0)] * 2)
+    mask, none = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, :, :, None], torch.empty(0)
+    past = Past(prompt[:, None], memory[:, None], False, none, none, mask, none, none)
     mask, lean = past.sight(SimpleNamespace(num_key_value_groups=1))
     wanted = at_once(query, prompt, memory, mask, lean)
     torch.testing.assert_close(by_parts(query, prompt, memory, mask, lean), wanted, atol=1e-5, rtol=0)
