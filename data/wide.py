@@ -9,8 +9,7 @@ reading it seldom is.
 import gzip
 import json
 import re
-from collections import defaultdict
-from dataclasses import dataclass
+from collections import Counter
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -25,7 +24,7 @@ from .tts_recorded import is_aligned, read_recordings
 from .words import TEST_NAMES, invented_names
 
 LENGTH = (2, 9)  # words of an utterance
-COMMON = 6  # a word that so many sentences of the texts hold is one
+COMMON = 6  # a word met so often in the texts is one
 NAMES = 20_000  # invented ones
 TURNS = 18  # at most, from one dialogue
 READ = 36  # words of a reading, about 17 s
@@ -34,26 +33,9 @@ FAMILIAR = 5
 PER_SOURCE = 60_000  # sentences at most, so that no source fills the list
 
 
-@dataclass(frozen=True)
-class Texts:
-    """Sentences by the words they hold, of words met often, and each word's share of the draws: as the root of how often it is met,
-    so that neither the few commonest words nor the many rare ones are most of what is said.
-    """
-
-    sentences: dict[str, tuple[str, ...]]
-    words: tuple[str, ...]
-    below: np.ndarray  # of the shares of the words up to each: [len(words)]
-
-    def word(self, rng: np.random.Generator) -> str:
-        return self.words[int(np.searchsorted(self.below, rng.random()))]
-
-    def sentence(self, rng: np.random.Generator) -> str:
-        return pick(rng, self.sentences[self.word(rng)])
-
-
 @lru_cache(1)
-def read_texts(folder: Path) -> Texts:
-    """What the `*.jsonl.gz` dialogues of a folder say, in spoken form, without the held-out names."""
+def read_texts(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(sentences, words) in spoken form of the `*.jsonl.gz` dialogues of a folder, without the held-out names."""
     sentences: list[str] = []
     for path in sorted(folder.glob("*.jsonl.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as file:
@@ -62,13 +44,8 @@ def read_texts(folder: Path) -> Texts:
             )
     if not sentences:
         raise ValueError(f"--text is {str(folder)!r}, which holds no dialogues; expected *.jsonl.gz with a list of `turns` a line")
-    holding: dict[str, list[str]] = defaultdict(list)
-    for sentence in dict.fromkeys(sentences):
-        for word in dict.fromkeys(sentence.split()):
-            holding[word].append(sentence)
-    found = {word: tuple(held) for word, held in sorted(holding.items()) if len(held) >= COMMON and len(word) > 1}
-    shares = np.sqrt([len(held) for held in found.values()])
-    return Texts(found, tuple(found), np.cumsum(shares / shares.sum()))
+    counts = Counter(word for sentence in sentences for word in sentence.split())
+    return tuple(dict.fromkeys(sentences)), tuple(sorted(word for word, n in counts.items() if n >= COMMON and len(word) > 1))
 
 
 def spoken_sentences(text: str) -> list[str]:
@@ -82,10 +59,10 @@ def spoken_sentences(text: str) -> list[str]:
 
 def utterance(rng: np.random.Generator, folder: Path) -> str:
     """A sentence of the texts of a folder, or words of them in no order."""
-    texts, names = read_texts(folder), invented_names(NAMES)
+    (sentences, words), names = read_texts(folder), invented_names(NAMES)
     if rng.random() < 0.5:
-        return texts.sentence(rng)
-    return " ".join(pick(rng, names) if rng.random() < 0.2 else texts.word(rng) for _ in range(int(rng.integers(2, 7))))
+        return pick(rng, sentences)
+    return " ".join(pick(rng, names if rng.random() < 0.2 else words) for _ in range(int(rng.integers(2, 7))))
 
 
 def dictation(rng: np.random.Generator, folder: Path) -> Script:

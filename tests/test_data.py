@@ -177,20 +177,15 @@ def test_names_of_training_neither_are_nor_sound_like_held_out_ones_and_are_spel
 
 def test_dictation_says_words_of_public_text_but_no_held_out_name(tmp_path):
     with gzip.open(tmp_path / "talks.jsonl.gz", "wt") as file:
-        rare = ("what", "when", "where", "who", "why", "how")
-        turns = [{"text": f"My, old friend! I met Hannah. NVDA fell 3 points; nobody knows {word}"} for word in rare]
-        turns += [{"text": f"Nobody knows {word} indeed. Old friend! Old friend!"} for word in rare]
+        turns = [{"text": "Hello there, my old friend! I met Hannah. NVDA fell 3 points; nobody knows why."}] * 12
         file.write(json.dumps({"source": "x", "turns": turns}) + "\n")
-    texts = read_texts(tmp_path)
-    words = texts.words
-    assert set(words) == {"nobody", "knows", "indeed"}, "six sentences or more hold them: one is one, however often it is said"
-    assert set(texts.sentences["indeed"]) == {f"nobody knows {word} indeed" for word in rare}
-    drawn = Counter(texts.word(np.random.default_rng(i)) for i in range(2000))
-    assert drawn["knows"] / drawn["indeed"] == pytest.approx(2**0.5, rel=0.15)
+    sentences, words = read_texts(tmp_path)
+    assert set(sentences) == {"hello there", "my old friend", "nobody knows why"}
+    assert set(words) == {"hello", "there", "my", "old", "friend", "nobody", "knows", "why"}
     made = make_dialogue(0, "train", 0, wide=partial(dictation, folder=tmp_path))
     assert len(made.words("user")) >= 4 and not made.words("model")
     said = [turn.text for i in range(300) for turn in dictation(np.random.default_rng(i), tmp_path).turns]
-    of_text = [text for text in said if set(text.split()) <= {*words, *rare, *invented_names(NAMES)}]
+    of_text = [text for text in said if set(text.split()) <= {*words, *invented_names(NAMES)}]
     asked = set(said) - set(of_text)
     assert 0.4 < len(of_text) / len(said) < 0.6
     questions = {turn.text for i in range(SCRIPTS) for turn in make_script(np.random.default_rng(i), "train").turns if turn.who == "user"}

@@ -286,12 +286,11 @@ def augment_audio(audio: Tensor, bank: Tensor, sampling_rate: int) -> Tensor:
     return (audio * 10 ** (uniform(n_rows, -14, 6, device, chance=0.6) / 20)[:, None]).clamp(-1, 1)
 
 
-def warp_mel(mel: Tensor, rate: Tensor, n_mel: int, stretch: Tensor, nyquist: float, bend: Tensor | float = 0.0) -> Tensor:
+def warp_mel(mel: Tensor, rate: Tensor, n_mel: int, stretch: Tensor, nyquist: float) -> Tensor:
     """Speak `rate` times faster through a vocal tract whose resonances are `stretch` times higher.
 
     Args:
         mel: [B, K, M] of LogMel, up to `nyquist` Hz. rate, stretch: [B]. n_mel: mel frames wanted.
-        bend: [B, 1], by how much more the low resonances move up and the high ones down: a tract of another shape, not of another length.
     Returns:
         [B, K, n_mel], interpolated (vocal tract length perturbation, Jaitly & Hinton 2013).
     """
@@ -302,8 +301,7 @@ def warp_mel(mel: Tensor, rate: Tensor, n_mel: int, stretch: Tensor, nyquist: fl
     hertz = torch.where(
         centres < 15, centres * 200 / 3, 1000 * 6.4 ** ((centres - 15) / 27)
     )  # mel_scale undone
-    stretch = stretch[:, None] * torch.exp(bend * torch.sin(2 * torch.pi * centres / top))
-    source = mel_scale(hertz / stretch) / top * (bins + 1) - 1  # [B, K], numbers of bins
+    source = mel_scale(hertz / stretch[:, None]) / top * (bins + 1) - 1  # [B, K], numbers of bins
     rows = (source + 0.5) / bins
     steps = (torch.arange(n_mel, device=device) + 0.5) * rate[:, None] / length  # [B, M] from 0 to 1
     grid = torch.stack(
@@ -316,9 +314,6 @@ def warp_mel(mel: Tensor, rate: Tensor, n_mel: int, stretch: Tensor, nyquist: fl
     return F.grid_sample(mel[:, None], grid * 2 - 1, padding_mode="border", align_corners=False)[:, 0]
 
 
-COLOUR = 0.3  # nats: together 6 dB of microphone, room and voice
-
-
 def augment_mel(mel: Tensor) -> Tensor:
     """Microphone colour, then masks over time and frequency (SpecAugment, arXiv 1904.08779), [B, K, M]."""
     n_rows, bins, length = mel.shape
@@ -326,7 +321,7 @@ def augment_mel(mel: Tensor) -> Tensor:
     waves = torch.arange(1, 6, device=device)
     position = torch.arange(bins, device=device) / bins
     curves = torch.cos(torch.pi * waves[:, None] * position)  # [5, K]
-    mel = mel + (torch.randn(n_rows, 5, device=device) * COLOUR @ curves)[:, :, None]
+    mel = mel + (torch.randn(n_rows, 5, device=device) * 0.12 @ curves)[:, :, None]
     mean = mel.mean(dim=(1, 2), keepdim=True)
     for size, limit, axis in ((length, 10, 2), (length, 10, 2), (bins, 10, 1)):
         first = torch.rand(n_rows, 1, device=device) * size

@@ -79,8 +79,7 @@ class ListenStage(nn.Module):
         with torch.autocast(device.type, enabled=False):
             mel = self.listen.mel(audio)
             stretch = torch.exp(uniform(len(mel), -0.13, 0.13, device, chance=0.7 * self.augment))
-            bend = uniform(len(mel), -0.09, 0.09, device, chance=0.7 * self.augment)[:, None]
-            mel = warp_mel(mel, batch["rate"].to(device), n_mel, stretch, self.config.sampling_rate / 2, bend)
+            mel = warp_mel(mel, batch["rate"].to(device), n_mel, stretch, self.config.sampling_rate / 2)
             return augment_mel(mel) if self.augment else mel
 
     def feedback(self, tokens: Tensor) -> Tensor:
