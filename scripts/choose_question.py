@@ -81,15 +81,14 @@ def interrupt(model: Any, item: Item, limit: float) -> list[float]:
 
     Nothing if once they are `limit` or more, or if the answer alone would not last.
     """
+    with torch.inference_mode():
+        sounds = talk(model.session(), script_of(model, spoken(item, OFFSETS[0]))).sounds()
+    if not sounds or sounds[0][1] - sounds[0][0] < AFTER[-1] + LATE + 1:
+        return []
     stops: list[float] = []
     for seed, (offset, after) in enumerate(zip(OFFSETS, AFTER, strict=True)):
         first = spoken(item, offset)
         asked = replace(item, user=first, spans=(Span(offset, len(first) / RATE, item.script.turns[0].text),))
-        if not stops:
-            with torch.inference_mode():
-                sounds = talk(model.session(seed=seed), script_of(model, first)).sounds()
-            if not sounds or sounds[0][1] - sounds[0][0] < AFTER[-1] + LATE + 1:
-                return []
         made, onset = speak_into(model.session(seed=seed), asked, item.script.turns[2].text, after)
         end = None if onset is None else sounding_until(made, onset)
         if onset is None or end is None or end - onset >= limit:
