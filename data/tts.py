@@ -1,6 +1,7 @@
 """Voices and speech: one `synthesise` over flite, espeak-ng, festival and Pico, with the times of every word.
 
-A voice is an engine's voice plus quantised settings (vocal tract warp, pitch, range, rate); `id` tells all.
+A voice is an engine's voice plus quantised settings (vocal tract warp, pitch, range, rate) and an accent, which half of the users of
+training have (`accents`); `id` tells all.
 Held-out voices, which the training data never holds:
 - flite, Pico and festival kal: settings whose hash (engine, name, sex, warp, pitch) falls in one seventh;
 - espeak-ng: the accents and the voice variants of HELD_OUT_ACCENTS and HELD_OUT_VARIANTS;
@@ -8,13 +9,13 @@ Held-out voices, which the training data never holds:
 The test split draws from these alone, the training split never.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 import numpy as np
 from scipy.signal import resample
 
-from . import sounds, tts_espeak, tts_festival, tts_flite, tts_pico, tts_recorded
+from . import accents, sounds, tts_espeak, tts_festival, tts_flite, tts_pico, tts_recorded
 
 RATE = 16_000
 LEVEL = 10 ** (-23 / 20)  # rms of speech, full scale 1
@@ -23,7 +24,7 @@ ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc", 
 HELD_OUT_ACCENTS = ("en-gb-scotland", "en-gb-x-gbcwmd")
 VARIANTS = {
     "F": ("f1", "f2", "f3", "f4", "belinda", "linda", "steph", "Annie", "anika", "aunty"),
-    "M": ("m1", "m2", "m3", "m4", "m5", "m6", "m8", "Alex", "Andy", "Denis", "Lee", "Mike", "max", "michael"),
+    "M": ("m1", "m2", "m3", "m4", "m5", "m6", "m8", "Alex", "Andy", "Denis", "Lee", "Mike", "max", "Michael"),
 }
 HELD_OUT_VARIANTS = {"F": ("f5", "Andrea", "steph2"), "M": ("m7", "Gene", "david")}
 # engine voice, sex it is used as, warp (from, to), pitch in Hz (from, to)
@@ -38,6 +39,7 @@ TRACTS = {
     "pico_gb": (("F", (0.90, 1.18), (150, 240)), ("M", (0.80, 0.86), (95, 135))),
     "ked": (("M", (0.90, 1.12), (80, 150)), ("F", (1.14, 1.22), (170, 220))),
 }
+ACCENTED = 0.5  # of the users of training; Pico's phones cannot be changed
 # (split, role) -> engine voice -> share
 SHARES = {
     ("train", "user"): {
@@ -68,10 +70,11 @@ class VoiceSpec:
     pitch: float
     range: float
     rate: float  # speed, 1 = the engine's own
+    accent: int = 0  # 0: the engine's own
 
     @property
     def id(self) -> str:
-        settings = f"w{self.warp:.2f}:p{self.pitch:.0f}:v{self.range:g}:r{self.rate:.2f}"
+        settings = f"w{self.warp:.2f}:p{self.pitch:.0f}:v{self.range:g}:r{self.rate:.2f}" + (f":a{self.accent}" if self.accent else "")
         return f"{self.engine}:{self.name}:{self.sex}:{settings}"
 
     @property
@@ -184,7 +187,10 @@ def sample_voice(
         else:
             voice = _draw(rng, rows, name, role)
         if is_held_out(voice) == (split == "test"):
-            return voice
+            break
+    if split == "train" and role == "user" and voice.engine != "pico" and rng.random() < ACCENTED:
+        voice = replace(voice, accent=int(rng.integers(1, accents.ACCENTS + 1)))
+    return voice
 
 
 SAID_AS = {"mm": "um", "hmm": "hum", "hm": "hum"}  # the lexica would spell these out

@@ -4,14 +4,22 @@ import ctypes as C
 import ctypes.util
 import json
 import os
+import tempfile
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
+
+from .accents import changes
 
 WORD, END, PHONEME = 1, 6, 7  # espeak_EVENT_TYPE
 SYNCHRONOUS, PHONEME_EVENTS = 2, 1
 RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER
 NATIVE_RATE = 165  # words a minute at voice.rate 1
+MNEMONICS = {  # of the CMU dictionary's phones, where espeak's own is another
+    "iy": "i:", "ih": "I", "eh": "E", "ae": "a", "aa": "A:", "ao": "O:", "ah": "V", "uh": "U", "uw": "u:", "er": "3:", "ey": "eI", "ay": "aI",
+    "oy": "OI", "ow": "oU", "aw": "aU", "th": "T", "dh": "D", "ng": "N", "sh": "S", "ch": "tS", "jh": "dZ", "zh": "Z",
+}  # fmt: skip
 
 
 class _Id(C.Union):
@@ -29,6 +37,10 @@ class _Event(C.Structure):
         ("user_data", C.c_void_p),
         ("id", _Id),
     ]
+
+
+class _VoiceFile(C.Structure):
+    _fields_ = [("name", C.c_char_p), ("languages", C.c_char_p), ("identifier", C.c_char_p)]  # and more, which is not read
 
 
 _CALLBACK = C.CFUNCTYPE(C.c_int, C.POINTER(C.c_short), C.c_int, C.POINTER(_Event))
@@ -51,6 +63,10 @@ class _Espeak:
         self.events: list[tuple[int, int, int, str]] = []  # type, text position from 0, sample, phoneme
         self.callback = _CALLBACK(self._receive)
         self.lib.espeak_SetSynthCallback(self.callback)
+        self.lib.espeak_GetCurrentVoice.restype = C.POINTER(_VoiceFile)
+        folder = C.c_char_p()
+        self.lib.espeak_Info(C.byref(folder))
+        self.data = Path(folder.value.decode())
 
     def _receive(self, wave, count, events) -> int:
         if count > 0:
@@ -63,9 +79,28 @@ class _Espeak:
             i += 1
         return 0
 
-    def _say(self, text: str, voice) -> None:
-        if self.lib.espeak_SetVoiceByName(voice.name.encode()) != 0:
+    def _accented(self, name: str, accent: int) -> str:
+        """The voice file of the voice `name`, as it is with an accent."""
+        base, variant = name.split("+")
+        self.lib.espeak_SetVoiceByName(base.encode())
+        own = (self.data / "lang" / self.lib.espeak_GetCurrentVoice().contents.identifier.decode()).read_text()
+        timbre = (self.data / "voices" / "!v" / variant).read_text().splitlines()
+        said = [f"replace 00 {MNEMONICS.get(a, a)} {MNEMONICS.get(b, b)}" for a, b in changes(accent).items()]
+        return "\n".join([own, *said, *(line for line in timbre if not line.startswith(("name", "language"))), ""])
+
+    def _set_voice(self, voice) -> None:
+        if not voice.accent:
+            failed = self.lib.espeak_SetVoiceByName(voice.name.encode())
+        else:
+            with tempfile.NamedTemporaryFile("w") as file:
+                file.write(self._accented(voice.name, voice.accent))
+                file.flush()
+                failed = self.lib.espeak_SetVoiceByFile(file.name.encode())
+        if failed:
             raise ValueError(f"espeak-ng has no voice {voice.name!r}")
+
+    def _say(self, text: str, voice) -> None:
+        self._set_voice(voice)
         for parameter, value in (
             (RATE, NATIVE_RATE * voice.rate),
             (PITCH, voice.pitch),

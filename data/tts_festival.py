@@ -8,11 +8,16 @@ import wave
 import numpy as np
 from scipy.signal import butter, sosfilt
 
+from .accents import changes
+
 VOICES = {"kal": "voice_kal_diphone", "ked": "voice_ked_diphone", "slt_hts": "voice_cmu_us_slt_arctic_hts"}
 NATIVE_F0 = {"kal": 105.0, "ked": 105.0, "slt_hts": 175.0}
 FIXED_F0 = ("slt_hts",)
 _WORDS = """(mapcar (lambda (w) (format t "%s\\t%s\\t%s\\n" (item.name (item.parent (item.relation w 'Token)))
  (item.feat w "word_start") (item.feat w "word_end"))) (utt.relation.items u 'Word))"""
+
+_ACCENT = """(set! postlex_rules_hooks (append postlex_rules_hooks (list (lambda (u) (mapcar (lambda (s)
+ (let ((said (assoc (intern (item.name s)) '(%s)))) (if said (item.set_name s (cadr said))))) (utt.relation.items u 'Segment)) u))))"""
 
 
 def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, float]]]:
@@ -25,6 +30,8 @@ def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, f
             f"(set! int_lr_params '((target_f0_mean {mean:.1f}) (target_f0_std {14 * voice.range:.1f})"
             " (model_f0_mean 170) (model_f0_std 34)))"
         )
+    if voice.accent:
+        scheme.append(_ACCENT % " ".join(f"({phone} {said})" for phone, said in changes(voice.accent).items()))
     text = " ".join("ay," if w == "a," else w for w in words)  # a lone "a" would be read as the article
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         scheme += [

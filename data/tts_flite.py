@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from .accents import changes
+
 NATIVE_F0 = {"slt": 170.0, "rms": 102.0, "awb": 131.0, "kal16": 91.0}  # measured medians, Hz
 FIXED_F0 = ("rms",)  # its pitch follows the warp alone
 F0_SPREAD = {"slt": 20.0, "awb": 20.0, "kal16": 11.0}  # Hz at native pitch
@@ -57,6 +59,11 @@ def _flite() -> C.CDLL:
         ("utt_wave", C.POINTER(_Wave), [pointer]),
         ("delete_utterance", None, [pointer]),
         ("flite_feat_set_float", None, [pointer, text, C.c_float]),
+        ("feat_val", pointer, [pointer, text]),
+        ("feat_set", None, [pointer, text, pointer]),
+        ("val_uttfunc", pointer, [pointer]),
+        ("uttfunc_val", pointer, [pointer]),
+        ("item_set_string", None, [pointer, text, text]),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -74,14 +81,40 @@ def _voice(name: str) -> int:
     _flite()
     register = getattr(_library(f"flite_cmu_us_{name}"), f"register_cmu_us_{name}")
     register.restype, register.argtypes = C.c_void_p, [C.c_char_p]
-    return register(None)
+    voice = register(None)
+    _with_accents(voice)
+    return voice
 
 
 # flite keeps the pointer to a feature's name, so these bytes must live as long as the process
 _FEATURES = {
     k: C.create_string_buffer(k.encode())
-    for k in ("duration_stretch", "int_f0_target_mean", "int_f0_target_stddev")
+    for k in ("duration_stretch", "int_f0_target_mean", "int_f0_target_stddev", "postlex_func")
 }
+_MODULE = C.CFUNCTYPE(C.c_void_p, C.c_void_p)  # a step of synthesis: utterance -> utterance
+_modules: list = []  # flite calls them as long as the process lives
+_accent: dict[str, str] = {}  # of the utterance that is being said
+
+
+def _with_accents(voice: int) -> None:
+    """After the rules that the voice has for phones among others, say those of `_accent` otherwise."""
+    lib, name = _flite(), C.cast(_FEATURES["postlex_func"], C.c_char_p)
+    features = C.cast(voice, C.POINTER(_Voice)).contents.features
+    own = _MODULE(lib.val_uttfunc(lib.feat_val(features, name)))
+
+    def change(utterance: int) -> int:
+        utterance = own(utterance)
+        segment = lib.relation_head(lib.utt_relation(utterance, b"Segment"))
+        while segment:
+            said = _accent.get(lib.item_feat_string(segment, b"name").decode())
+            if said is not None:
+                lib.item_set_string(segment, b"name", said.encode())
+            segment = lib.item_next(segment)
+        return utterance
+
+    module = _MODULE(change)
+    _modules.append(module)
+    lib.feat_set(features, name, lib.uttfunc_val(C.cast(module, C.c_void_p)))
 
 
 def _set(voice: int, name: str, value: float) -> None:
@@ -131,8 +164,10 @@ def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, f
         _set(
             handle, "int_f0_target_stddev", F0_SPREAD[voice.name] * voice.range * mean / NATIVE_F0[voice.name]
         )
+    _accent.update(changes(voice.accent))
     _libc().srand(1)  # its excitation noise: the same text must give the same bytes whatever was said before
     utterance = lib.flite_synth_text(" ".join(words).encode(), handle)
+    _accent.clear()
     wave = lib.utt_wave(utterance).contents
     audio = np.ctypeslib.as_array(wave.samples, (wave.num_samples,)).astype(np.float32) / 32768
     times = _word_times(utterance)

@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ import soundfile
 if not all(shutil.which(name) for name in ("flite", "espeak-ng", "festival")):
     pytest.skip("needs the speech synthesisers flite, espeak-ng and festival", allow_module_level=True)
 
-from michiai.data import shards, tts_flite
+from michiai.data import accents, shards, tts_espeak, tts_festival, tts_flite
 from michiai.data.align import word_times
 from michiai.data.grammar import make_script
 from michiai.data.render import LATE, RESPONSE, STOP, render, silence
@@ -57,6 +58,34 @@ def test_word_times_are_those_of_the_sound(voice):
     assert len(speech.audio) / RATE - speech.words[-1][2] < 0.07
     assert decibels(speech.audio[first:last]) == pytest.approx(-23, abs=3)
     assert np.array_equal(speech.audio, synthesise(text, voice).audio)
+
+
+@pytest.mark.parametrize("voice", [v for v in VOICES if v.engine != "pico"], ids=lambda v: v.id)
+def test_an_accent_says_phones_otherwise(voice, monkeypatch):
+    for engine in (tts_espeak, tts_festival, tts_flite):
+        monkeypatch.setattr(engine, "changes", lambda accent: {"th": "f"} if accent else {})
+    plain = synthesise("i fought", voice)
+    accented = synthesise("i thought", replace(voice, accent=7))
+    assert [w for w, _, _ in accented.words] == ["i", "thought"] and np.array_equal(accented.audio, plain.audio)
+    assert np.array_equal(synthesise("i fought", voice).audio, plain.audio)
+    assert not np.array_equal(synthesise("i thought", voice).audio, plain.audio)
+
+
+def test_accents_are_few_changes_and_change_no_two_phones_with_each_other():
+    drawn = [accents.changes(i) for i in range(accents.ACCENTS + 1)]
+    assert drawn[0] == {} and all(1 <= len(changes) <= 8 for changes in drawn[1:])
+    assert all(changes.get(said) != phone for changes in drawn for phone, said in changes.items())
+    assert {phone for changes in drawn for phone in changes} == {*accents.VOWELS, *accents.CONSONANTS}
+
+
+def test_users_of_training_have_accents_and_nobody_else():
+    rng = np.random.default_rng(0)
+    share = {
+        (split, role): np.mean([sample_voice(rng, split, role).accent > 0 for _ in range(300)])
+        for split in ("train", "test")
+        for role in ("user", "model")
+    }
+    assert 0.3 < share.pop(("train", "user")) < 0.5 and not any(share.values())
 
 
 def test_forced_alignment_finds_the_words_of_flite():
