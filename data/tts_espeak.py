@@ -17,8 +17,9 @@ SYNCHRONOUS, PHONEME_EVENTS = 2, 1
 RATE, PITCH, RANGE = 1, 3, 4  # espeak_PARAMETER
 NATIVE_RATE = 165  # words a minute at voice.rate 1
 MNEMONICS = {  # of the CMU dictionary's phones, where espeak's own is another
-    "iy": "i:", "ih": "I", "eh": "E", "ae": "a", "aa": "A:", "ao": "O:", "ah": "V", "uh": "U", "uw": "u:", "er": "3:", "ey": "eI", "ay": "aI",
-    "oy": "OI", "ow": "oU", "aw": "aU", "th": "T", "dh": "D", "ng": "N", "sh": "S", "ch": "tS", "jh": "dZ", "zh": "Z",
+    "iy": "i:", "ih": "I", "eh": "E", "ae": "a", "aa": "A:", "ao": "O:", "ah": "V", "uh": "U", "uw": "u:", "er": "3:",
+    "ey": "eI", "ay": "aI", "oy": "OI", "ow": "oU", "aw": "aU",
+    "th": "T", "dh": "D", "ng": "N", "sh": "S", "ch": "tS", "jh": "dZ", "zh": "Z",
 }  # fmt: skip
 
 
