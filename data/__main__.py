@@ -5,8 +5,10 @@ import json
 from functools import partial
 from pathlib import Path
 
+from .grammar import make_script
 from .shards import write_shards
-from .wide import dictation, reading, recorded
+from .tts import HELD_OUT_VOICES, KOKORO, TRACTS
+from .wide import dictation, in_voices, reading, recorded
 
 
 def main() -> None:
@@ -25,6 +27,8 @@ def main() -> None:
                       "for the listen head")
     parser.add_argument("--reading", action="store_true", help="the model alone reads answers of the domain aloud, and "
                         "sentences and words of --text where that is given; for the speak head")
+    parser.add_argument("--voices", nargs="+", metavar="NAME", choices=[*TRACTS, "kokoro"], default=(),
+                        help="the users speak in these voices alone, each as often; kokoro: all of its own in the split")
     args = parser.parse_args()
     if args.reading and args.speech:
         parser.error("--speech is what people say, --reading what the model reads: choose one")
@@ -35,6 +39,12 @@ def main() -> None:
         script = partial(dictation, folder=args.text)
     elif args.speech:
         script = partial(recorded, folder=args.speech, split=args.split)
+    if args.voices and not args.speech:
+        own = [name for name in KOKORO if (name in HELD_OUT_VOICES) == (args.split == "test")]
+        names = tuple(dict.fromkeys(name for given in args.voices for name in (own if given == "kokoro" else (given,))))
+        if args.split == "train" and set(names) & set(HELD_OUT_VOICES):
+            parser.error(f"--voices: {', '.join(HELD_OUT_VOICES)} are held out; --split test may use them")
+        script = partial(in_voices, make=script or partial(make_script, split=args.split), names=names, split=args.split)
     manifest = write_shards(args.out, args.hours, args.seed, args.split, args.workers, script)
     print(json.dumps({k: manifest[k] for k in ("split", "shards", "dialogues", "hours", "behaviours")}))
 

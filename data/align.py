@@ -49,3 +49,16 @@ def word_times(audio: np.ndarray, words: list[str]) -> list[tuple[float, float]]
         return []
     length = len(audio) / RATE
     return [tuple(min(max(0.0, at - QUIET), length) for at in (s.start_frame * FRAME, (s.end_frame + 1) * FRAME)) for s in found]
+
+
+def timed(audio: np.ndarray, words: list[str]) -> list[tuple[float, float]]:
+    """(start, end) seconds of each word that an engine said (a letter with its comma) in `audio` [N] at RATE.
+
+    Where the aligner does not follow, seldom, as at the noises of animals, the words share the time by their letters.
+    """
+    said = [word.rstrip(",") for word in words]
+    times = word_times(audio, said)
+    if not times:
+        ends = np.cumsum([len(word) for word in said]) / sum(map(len, said)) * len(audio) / RATE
+        times = list(zip([0.0, *ends[:-1]], ends, strict=True))
+    return times

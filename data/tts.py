@@ -3,9 +3,9 @@
 A voice is an engine's voice plus quantised settings (vocal tract warp, pitch, range, rate) and an accent, which half of the users of
 training have (`accents`); `id` tells all.
 Held-out voices, which the training data never holds:
-- flite, Pico and festival kal: settings whose hash (engine, name, sex, warp, pitch) falls in one seventh;
+- flite, Pico, festival kal and the rest of Kokoro: settings whose hash (engine, name, sex, warp, pitch) falls in one seventh;
 - espeak-ng: the accents and the voice variants of HELD_OUT_ACCENTS and HELD_OUT_VARIANTS;
-- festival ked: the whole voice.
+- festival ked and four of Kokoro's: the whole voice.
 The test split draws from these alone, the training split never.
 """
 
@@ -15,11 +15,18 @@ from zlib import crc32
 import numpy as np
 from scipy.signal import resample
 
-from . import accents, sounds, tts_espeak, tts_festival, tts_flite, tts_pico, tts_recorded
+from . import accents, sounds, tts_espeak, tts_festival, tts_flite, tts_kokoro, tts_pico, tts_recorded
 
 RATE = 16_000
 LEVEL = 10 ** (-23 / 20)  # rms of speech, full scale 1
-ENGINES = {"flite": tts_flite, "espeak": tts_espeak, "festival": tts_festival, "pico": tts_pico, "recorded": tts_recorded}
+ENGINES = {
+    "flite": tts_flite,
+    "espeak": tts_espeak,
+    "festival": tts_festival,
+    "pico": tts_pico,
+    "kokoro": tts_kokoro,
+    "recorded": tts_recorded,
+}
 ACCENTS = ("en-us", "en-us", "en", "en-gb-x-rp", "en-gb-x-gbclan", "en-us-nyc", "en-029")
 HELD_OUT_ACCENTS = ("en-gb-scotland", "en-gb-x-gbcwmd")
 VARIANTS = {
@@ -27,6 +34,8 @@ VARIANTS = {
     "M": ("m1", "m2", "m3", "m4", "m5", "m6", "m8", "Alex", "Andy", "Denis", "Lee", "Mike", "max", "Michael"),
 }
 HELD_OUT_VARIANTS = {"F": ("f5", "Andrea", "steph2"), "M": ("m7", "Gene", "david")}
+KOKORO = tuple(name for name in tts_kokoro.NATIVE_F0 if name != "heart")
+HELD_OUT_VOICES = ("ked", "af_nova", "am_puck", "bf_lily", "bm_daniel")  # whole
 # engine voice, sex it is used as, warp (from, to), pitch in Hz (from, to)
 TRACTS = {
     "slt": (("F", (0.90, 1.18), (150, 240)), ("F", (0.90, 1.18), (150, 240)), ("M", (0.82, 0.86), (95, 135))),
@@ -38,6 +47,8 @@ TRACTS = {
     "pico_us": (("F", (0.90, 1.18), (150, 240)), ("M", (0.80, 0.86), (95, 135))),
     "pico_gb": (("F", (0.90, 1.18), (150, 240)), ("M", (0.80, 0.86), (95, 135))),
     "ked": (("M", (0.90, 1.12), (80, 150)), ("F", (1.14, 1.22), (170, 220))),
+    "heart": (("F", (0.90, 1.10), (0, 0)), ("M", (0.76, 0.82), (0, 0))),
+    **{name: ((name[1].upper(), (0.92, 1.10), (0, 0)),) for name in KOKORO},
 }
 ACCENTED = 0.5  # of the users of training; Pico's phones cannot be changed
 # (split, role) -> engine voice -> share
@@ -52,6 +63,7 @@ SHARES = {
         "slt_hts": 0.04,
         "pico_us": 0.08,
         "pico_gb": 0.08,
+        "heart": 0.15,
     },
     ("train", "model"): {"slt": 0.34, "rms": 0.17, "awb": 0.17, "kal16": 0.06, "espeak": 0.12, "pico_us": 0.07, "pico_gb": 0.07},
     ("test", "user"): {"slt": 0.32, "rms": 0.17, "awb": 0.26, "espeak": 0.15, "ked": 0.10},
@@ -63,7 +75,7 @@ SHARES = {
 class VoiceSpec:
     """Who speaks. `pitch`: median Hz (espeak: 0-99); `range`: factor on the pitch movement (espeak: 0-99)."""
 
-    engine: str  # flite | espeak | festival | pico | recorded
+    engine: str  # flite | espeak | festival | pico | kokoro | recorded
     name: str
     sex: str  # F | M, as it sounds
     warp: float  # vocal tract: all formants times this
@@ -104,7 +116,7 @@ def is_held_out(voice: VoiceSpec) -> bool:
         accent, variant = voice.name.split("+")
         return accent in HELD_OUT_ACCENTS or variant in HELD_OUT_VARIANTS["F"] + HELD_OUT_VARIANTS["M"]
     key = f"voice|{voice.engine}|{voice.name}|{voice.sex}|{voice.warp:.2f}|{voice.pitch:.0f}"
-    return voice.name == "ked" or crc32(key.encode()) % 7 == 0
+    return voice.name in HELD_OUT_VOICES or crc32(key.encode()) % 7 == 0
 
 
 def held_out_voices() -> dict:
@@ -113,7 +125,7 @@ def held_out_voices() -> dict:
         "rule": __doc__,
         "accents": HELD_OUT_ACCENTS,
         "variants": HELD_OUT_VARIANTS,
-        "voices": ["festival:ked"],
+        "voices": HELD_OUT_VOICES,
     }
 
 
@@ -151,7 +163,7 @@ def _near(name: str) -> list[tuple]:
 
 def _draw(rng: np.random.Generator, rows: list[tuple], name: str, role: str) -> VoiceSpec:
     sex, warps, pitches = rows[int(rng.integers(len(rows)))]
-    engine = next(e for e in ("flite", "festival", "pico") if name in ENGINES[e].NATIVE_F0)
+    engine = next(e for e in ("flite", "festival", "pico", "kokoro") if name in ENGINES[e].NATIVE_F0)
     warp = _grid(rng, *warps, 0.02)
     fixed = name in ENGINES[engine].FIXED_F0
     pitch = round(ENGINES[engine].NATIVE_F0[name] * warp) if fixed else _grid(rng, *pitches, 10)
@@ -167,13 +179,13 @@ def _draw(rng: np.random.Generator, rows: list[tuple], name: str, role: str) -> 
 
 
 def sample_voice(
-    rng: np.random.Generator, split: str, role: str = "user", sex: str | None = None
+    rng: np.random.Generator, split: str, role: str = "user", sex: str | None = None, only: tuple[str, ...] = ()
 ) -> VoiceSpec:
-    """A voice of the split for the role ("user" | "model"), of one sex if asked.
+    """A voice of the split for the role ("user" | "model"), of one sex if asked; `only`: of these of the engines', each as likely.
 
     Two thirds of the model's voices are near the engine's own, in the test split all.
     """
-    shares = SHARES[split, role]
+    shares = dict.fromkeys(only, 1.0) or SHARES[split, role]
     if sex is not None:
         shares = {n: s for n, s in shares.items() if n == "espeak" or any(row[0] == sex for row in TRACTS[n])}
     names, weights = list(shares), np.array(list(shares.values()))

@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .align import RATE, word_times
+from .align import RATE, timed
 
 VOICES = {"pico_us": "en-US", "pico_gb": "en-GB"}
 NATIVE_F0 = {"pico_us": 170.0, "pico_gb": 180.0}  # measured medians, Hz
@@ -27,9 +27,4 @@ def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, f
     engine.rate = round(100 * voice.rate / voice.warp)
     engine.volume = 60  # at 100 it clips
     audio = np.frombuffer(engine.speak(" ".join(words)), np.int16).astype(np.float32) / 32768
-    said = [word.rstrip(",") for word in words]
-    times = word_times(audio, said)
-    if not times:  # seldom, at the noises of animals: by their letters
-        ends = np.cumsum([len(word) for word in said]) / sum(map(len, said)) * len(audio) / RATE
-        times = list(zip([0.0, *ends[:-1]], ends, strict=True))
-    return audio, RATE, times
+    return audio, RATE, timed(audio, words)

@@ -10,6 +10,8 @@ import gzip
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -19,7 +21,7 @@ import numpy as np
 from .grammar import make_script
 from .held_out import pick
 from .script import Script, Turn
-from .tts import recorded_voice
+from .tts import recorded_voice, sample_voice
 from .tts_recorded import is_aligned, read_recordings
 from .words import TEST_NAMES, invented_names
 
@@ -107,3 +109,10 @@ def recorded(rng: np.random.Generator, folder: Path, split: str) -> Script:
         said = list(islice((clip for clip in own if is_aligned(*clip)), int(rng.integers(1, 5))))
     turns = tuple(Turn("user", str(text)) for _, text in said)
     return Script("dictation", "", "", turns, (), notes={"voices": [recorded_voice(str(path)) for path, _ in said]})
+
+
+def in_voices(rng: np.random.Generator, make: Callable[[np.random.Generator], Script], names: tuple[str, ...], split: str) -> Script:
+    """A script of `make` whose users speak in these voices of the engines alone, as in Kokoro's, which are dear."""
+    script = make(rng)
+    users = [sample_voice(rng, split, only=names) for _ in range(2 if script.notes.get("voice_change") else 1)]
+    return replace(script, notes={**script.notes, "voices": users})

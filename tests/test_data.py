@@ -14,7 +14,7 @@ import soundfile
 if not all(shutil.which(name) for name in ("flite", "espeak-ng", "festival")):
     pytest.skip("needs the speech synthesisers flite, espeak-ng and festival", allow_module_level=True)
 
-from michiai.data import accents, shards, tts_espeak, tts_festival, tts_flite
+from michiai.data import accents, shards, tts_espeak, tts_festival, tts_flite, tts_kokoro
 from michiai.data.align import word_times
 from michiai.data.grammar import make_script
 from michiai.data.render import LATE, RESPONSE, STOP, render, silence
@@ -22,7 +22,7 @@ from michiai.data.shards import make_dialogue, record
 from michiai.data.streams import place_words
 from michiai.data.tts import RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise
 from michiai.data.tts_recorded import read_recordings
-from michiai.data.wide import NAMES, READ, SCRIPTS, dictation, read_texts, reading, recorded
+from michiai.data.wide import NAMES, READ, SCRIPTS, dictation, in_voices, read_texts, reading, recorded
 from michiai.data.words import TEST_NAMES, TRAIN_NAMES, given_names, invented_names
 
 VOICES = [
@@ -34,6 +34,8 @@ VOICES = [
     VoiceSpec("festival", "kal", "M", 1.0, 110, 1.0, 1.0),
     VoiceSpec("pico", "pico_us", "F", 1.1, 200, 1.0, 0.9),
     VoiceSpec("pico", "pico_gb", "M", 0.84, 110, 1.0, 1.0),
+    VoiceSpec("kokoro", "heart", "F", 1.04, 212, 1.0, 1.0),
+    VoiceSpec("kokoro", "bm_fable", "M", 0.94, 98, 1.0, 0.9),
 ]
 
 
@@ -62,7 +64,7 @@ def test_word_times_are_those_of_the_sound(voice):
 
 @pytest.mark.parametrize("voice", [v for v in VOICES if v.engine != "pico"], ids=lambda v: v.id)
 def test_an_accent_says_phones_otherwise(voice, monkeypatch):
-    for engine in (tts_espeak, tts_festival, tts_flite):
+    for engine in (tts_espeak, tts_festival, tts_flite, tts_kokoro):
         monkeypatch.setattr(engine, "changes", lambda accent: {"th": "f"} if accent else {})
     plain = synthesise("i fought", voice)
     accented = synthesise("i thought", replace(voice, accent=7))
@@ -161,6 +163,14 @@ def test_the_voices_of_the_splits_never_meet():
             drawn = [sample_voice(rng, split, role) for _ in range(300)]
             assert all(is_held_out(v) == (split == "test") for v in drawn)
             assert 0.3 < np.mean([v.sex == "F" for v in drawn]) < 0.7
+
+
+def test_users_speak_in_the_voices_asked_for():
+    rng = np.random.default_rng(0)
+    script = in_voices(rng, lambda rng: make_script(rng, "train", "voice_change"), ("heart", "rms"), "train")
+    made = render(script, rng, "train")
+    assert {voice.name for voice in script.notes["voices"]} <= {"heart", "rms"} and len(script.notes["voices"]) == 2
+    assert made.user_voices == script.notes["voices"] and made.model_voice.name not in ("heart",)
 
 
 def test_same_seed_same_bytes(tmp_path, monkeypatch):
