@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--reading", action="store_true", help="the model alone reads answers of the domain aloud, and "
                         "sentences and words of --text where that is given; for the speak head")
     parser.add_argument("--voices", nargs="+", metavar="NAME", choices=[*TRACTS, "kokoro"], default=(),
-                        help="the users speak in these voices alone, each as often; kokoro: all of its own in the split")
+                        help="the users, or who reads, speak in these voices alone, each as often; kokoro: all of its own in the split")
     args = parser.parse_args()
     if args.reading and args.speech:
         parser.error("--speech is what people say, --reading what the model reads: choose one")

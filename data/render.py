@@ -182,11 +182,11 @@ def _fit(script: Script, speeches: list[Speech], seed: int) -> _Timeline | None:
 
 
 def _voices(script: Script, rng: np.random.Generator, split: str) -> tuple[list[VoiceSpec], VoiceSpec]:
-    """The script's own voices, or two users where the voice changes, else one; the model's voice."""
-    users = script.notes.get("voices")
+    """Users and model: the script's own voices, or two users where the voice changes, else one, and a voice for the model."""
+    users, models = script.notes.get("user_voices"), script.notes.get("model_voices")
     if users is None:
         users = [sample_voice(rng, split, "user") for _ in range(2 if script.notes.get("voice_change") else 1)]
-    return users, sample_voice(rng, split, "model")
+    return users, models[0] if models else sample_voice(rng, split, "model")
 
 
 def _reference(voice: VoiceSpec, rng: np.random.Generator, split: str) -> np.ndarray:

@@ -108,11 +108,12 @@ def recorded(rng: np.random.Generator, folder: Path, split: str) -> Script:
         own = rng.permutation([(path, text) for who, path, text in recordings if who == speaker])
         said = list(islice((clip for clip in own if is_aligned(*clip)), int(rng.integers(1, 5))))
     turns = tuple(Turn("user", str(text)) for _, text in said)
-    return Script("dictation", "", "", turns, (), notes={"voices": [recorded_voice(str(path)) for path, _ in said]})
+    return Script("dictation", "", "", turns, (), notes={"user_voices": [recorded_voice(str(path)) for path, _ in said]})
 
 
 def in_voices(rng: np.random.Generator, make: Callable[[np.random.Generator], Script], names: tuple[str, ...], split: str) -> Script:
-    """A script of `make` whose users speak in these voices of the engines alone, as in Kokoro's, which are dear."""
+    """A script of `make` whose users, or who reads it, speak in these voices of the engines alone, as in Kokoro's, which are dear."""
     script = make(rng)
-    users = [sample_voice(rng, split, only=names) for _ in range(2 if script.notes.get("voice_change") else 1)]
-    return replace(script, notes={**script.notes, "voices": users})
+    role = "user" if any(turn.who == "user" for turn in script.turns) else "model"
+    voices = [sample_voice(rng, split, role, only=names) for _ in range(2 if script.notes.get("voice_change") else 1)]
+    return replace(script, notes={**script.notes, f"{role}_voices": voices})

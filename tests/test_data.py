@@ -165,12 +165,12 @@ def test_the_voices_of_the_splits_never_meet():
             assert 0.3 < np.mean([v.sex == "F" for v in drawn]) < 0.7
 
 
-def test_users_speak_in_the_voices_asked_for():
-    rng = np.random.default_rng(0)
-    script = in_voices(rng, lambda rng: make_script(rng, "train", "voice_change"), ("heart", "rms"), "train")
-    made = render(script, rng, "train")
-    assert {voice.name for voice in script.notes["voices"]} <= {"heart", "rms"} and len(script.notes["voices"]) == 2
-    assert made.user_voices == script.notes["voices"] and made.model_voice.name not in ("heart",)
+def test_users_and_readers_speak_in_the_voices_asked_for():
+    rng, names = np.random.default_rng(0), ("heart", "rms")
+    made = render(in_voices(rng, partial(make_script, split="train", behaviour="voice_change"), names, "train"), rng, "train")
+    assert len(made.user_voices) == 2 and {voice.name for voice in made.user_voices} <= {*names}
+    read = render(in_voices(rng, partial(reading, folder=None), ("heart",), "train"), rng, "train")
+    assert read.model_voice.name == "heart"
 
 
 def test_same_seed_same_bytes(tmp_path, monkeypatch):
@@ -242,10 +242,12 @@ def test_a_reading_is_the_model_alone_and_says_rare_words_more_often():
     assert read.total() == said.total() == 8000 and read.keys().isdisjoint(TEST_NAMES)
     rare = [word for word, n in said.items() if 1 < n < 5]
     assert sum(read[word] for word in rare) > 1.3 * sum(said[word] for word in rare)
-    made = make_dialogue(0, "train", 0, wide=partial(reading, folder=None))
-    assert len(made.words("model")) >= READ - 4 and not made.words("user")  # names of sounds are no words
-    spoken = sum(turn.end - turn.start for turn in made.turns)
-    assert spoken > 0.6 * made.audio.shape[1] / RATE and np.abs(made.audio[1]).max() > 0.05
+    all_made = [make_dialogue(0, "train", i, wide=partial(reading, folder=None)) for i in range(3)]
+    for made in all_made:
+        assert len(made.words("model")) >= READ - 4 and not made.words("user")  # names of sounds are no words
+        assert np.abs(made.audio[1]).max() > 0.05
+    spoken = sum(turn.end - turn.start for made in all_made for turn in made.turns)
+    assert spoken > 0.6 * sum(made.audio.shape[1] for made in all_made) / RATE
 
 
 def test_recordings_of_people_get_the_times_of_their_words(tmp_path):
