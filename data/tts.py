@@ -47,7 +47,7 @@ TRACTS = {
     "pico_us": (("F", (0.90, 1.18), (150, 240)), ("M", (0.80, 0.86), (95, 135))),
     "pico_gb": (("F", (0.90, 1.18), (150, 240)), ("M", (0.80, 0.86), (95, 135))),
     "ked": (("M", (0.90, 1.12), (80, 150)), ("F", (1.14, 1.22), (170, 220))),
-    "heart": (("F", (0.90, 1.10), (0, 0)), ("M", (0.76, 0.82), (0, 0))),
+    "heart": (("F", (0.90, 1.14), (150, 250)), ("M", (0.76, 0.88), (85, 145))),
     **{name: ((name[1].upper(), (0.92, 1.10), (0, 0)),) for name in KOKORO},
 }
 ACCENTED = 0.5  # of the users of training; Pico's phones cannot be changed
@@ -161,7 +161,9 @@ def _draw_espeak(rng: np.random.Generator, split: str, sex: str) -> VoiceSpec:
 
 
 def _near(name: str) -> list[tuple]:
-    """TRACTS near the engine's own voice, as clear as it: a recogniser's errors on slt double at warp 1.1."""
+    """TRACTS near the engine's own voice, as clear as it: a recogniser's errors on slt double at warp 1.1, those on heart nowhere."""
+    if name == "heart":
+        return list(TRACTS[name])
     top = 1.04 if name == "slt" else 1.08
     return [
         (sex, (max(low, 0.90), min(high, top)), pitches)

@@ -1,6 +1,7 @@
 """Kokoro-82M (https://huggingface.co/hexgrad/Kokoro-82M, Apache-2.0): as near to people as any engine here; word times by forced alignment.
 
-It runs in ONNX Runtime at about the pace of speech. Its voice af_heart also comes distilled (hibari), forty times faster: "heart".
+It runs in ONNX Runtime at about the pace of speech. Its voice af_heart also comes distilled (hibari), forty times faster: "heart". That
+one is made of pulses, noise and their spectra, so that its pitch is set freely: with the warp, women and men of many sorts.
 """
 
 import contextlib
@@ -39,7 +40,8 @@ NATIVE_F0 = {  # measured medians, Hz
     "hm_psi": 126, "if_sara": 230, "im_nicola": 98, "jf_alpha": 265, "jf_gongitsune": 257, "jf_nezumi": 251, "jf_tebukuro": 351,
     "jm_kumo": 93, "pf_dora": 181, "pm_alex": 135, "pm_santa": 141,
 }  # fmt: skip
-FIXED_F0 = tuple(NATIVE_F0)  # the pitch follows the warp alone
+FIXED_F0 = tuple(name for name in NATIVE_F0 if name != "heart")  # the pitch follows the warp alone
+VOICED = 40.0  # Hz; below, hibari's frame has no pitch
 
 
 @lru_cache(2)
@@ -98,13 +100,26 @@ def _style(name: str) -> np.ndarray:
     return np.fromfile(_voices() / f"{name}.bin", np.float32).reshape(-1, 256)
 
 
+def _say_distilled(phones: str, speed: float, pitch: float, movement: float) -> np.ndarray:
+    """`pitch`: median Hz; `movement`: factor on how far the pitch goes from it, in octaves."""
+    from hibari import dsp
+
+    heart = _distilled()
+    given = {"ids": np.array([heart.ids(phones)]), "speed": np.array([speed], np.float32)}
+    *spectra, f0 = (out[0] for out in heart.sess.run(None, given))
+    voiced = f0 > VOICED
+    if voiced.any():
+        f0[voiced] = pitch * (f0[voiced] / np.median(f0[voiced])) ** movement
+    return dsp.synth(*spectra, f0, np.random.default_rng(0))
+
+
 def _say(words: list[str], voice) -> np.ndarray:
     text = " ".join("[a](/ˈA/)," if word == "a," else word for word in words)  # a lone "a" would be read as the article
     phones = _phonemes(voice.name.startswith("b"))(text)
     phones = phones.translate(str.maketrans({IPA.get(a, a): IPA.get(b, b) for a, b in changes(voice.accent).items()}))
     speed = voice.rate / voice.warp
     if voice.name == "heart":
-        return _distilled().from_phonemes(phones, speed, seed=0)
+        return _say_distilled(phones, speed, voice.pitch / voice.warp, voice.range)
     session, numbers = _model()
     tokens = [numbers[phone] for phone in phones if phone in numbers]
     given = {"tokens": [[0, *tokens, 0]], "style": _style(voice.name)[len(tokens) - 1][None], "speed": np.array([speed], np.float32)}
@@ -112,6 +127,6 @@ def _say(words: list[str], voice) -> np.ndarray:
 
 
 def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, float]]]:
-    """-> float32 audio at RATE, that rate, (start, end) seconds per word. The pitch is the voice's own, times the warp."""
+    """-> float32 audio at RATE, that rate, (start, end) seconds per word."""
     audio = resample_poly(_say(words, voice), 2, 3).astype(np.float32)  # from 24 kHz
     return audio, RATE, timed(audio, words)

@@ -34,7 +34,8 @@ VOICES = [
     VoiceSpec("festival", "kal", "M", 1.0, 110, 1.0, 1.0),
     VoiceSpec("pico", "pico_us", "F", 1.1, 200, 1.0, 0.9),
     VoiceSpec("pico", "pico_gb", "M", 0.84, 110, 1.0, 1.0),
-    VoiceSpec("kokoro", "heart", "F", 1.04, 212, 1.0, 1.0),
+    VoiceSpec("kokoro", "heart", "F", 1.04, 200, 1.0, 1.0),
+    VoiceSpec("kokoro", "heart", "M", 0.82, 110, 0.8, 1.0),
     VoiceSpec("kokoro", "bm_fable", "M", 0.94, 98, 1.0, 0.9),
 ]
 
