@@ -3,8 +3,8 @@
 # Stages in brackets run side by side, one core each. The committed weights went through stages 1 to 5 in this order, but in seven short legs, each from
 # the weights of the one before (`--init`), all but the last with AdamW in place of Muon, then through stage 6, in 15 minutes of one H200 where the
 # learning rate followed the clock, and through stages 7 to 9 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
-# All data but the dialogues of stage 9 were made before SVOX Pico was among the engines, and all with invented names of random syllables (data/words.py spells
-# them as English now).
+# All data but the dialogues of stage 9 were made before SVOX Pico was among the engines, all before Kokoro was and before users had accents, and all with
+# invented names of random syllables (data/words.py spells them as English now).
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
 SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder and the listen head
