@@ -13,6 +13,7 @@ On a CPU the same lines run without a graph, so that all but the capture itself 
 """
 
 import contextlib
+import copy
 import ctypes
 import threading
 import warnings
@@ -210,6 +211,9 @@ class TraceRunner:
         self.model, self.loops, self.recording = model, _Loops(), threading.Lock()
         self.records: dict[tuple, list[_Record]] = {}
         self.recorded: set[tuple[int, ...]] = set()
+
+    def __deepcopy__(self, memo: dict) -> "TraceRunner":
+        return TraceRunner(copy.deepcopy(self.model, memo))  # a copy's weights are others: it records anew
 
     def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True) -> Any:
         self.ready(audio, state, noise, flow_steps)

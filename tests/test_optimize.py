@@ -200,6 +200,12 @@ def test_threads_record_and_replay_side_by_side(plain: MichiAIModel) -> None:
     assert count_records(fast) == count_records(wanted), "none was made twice"
 
 
+def test_a_copy_of_a_faster_model_records_its_own_frames(fast: MichiAIModel) -> None:
+    wanted, copied = run(fast, frames=5), copy.deepcopy(fast)
+    assert copied.runner.model is copied and not copied.runner.records
+    assert torch.equal(run(copied, frames=5), wanted)
+
+
 def test_two_conversations_take_turns_on_one_graph(plain: MichiAIModel) -> None:
     """The lines around a CUDA graph, without the capture."""
     wanted = [run(plain, seed=s, frames=8) for s in (1, 2)]
