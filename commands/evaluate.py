@@ -15,7 +15,8 @@ NOTES = """
 parts:
   converse  answers right by voice and by text, per topic
   hear      word errors of what it heard
-  say       word errors of a recogniser on its sound, beside the same recogniser on the TTS teacher
+  say       word errors of a recogniser on its sound, beside the same recogniser on the TTS teacher;
+            of Whisper base, too, after `pip install .[whisper]`
   turn      takes the turn, and when
   duplex    pauses, interruptions, backchannels
   quiet     10 s of silence, noise, its own echo

@@ -12,7 +12,7 @@ import torch
 from michiai.data.tts import synthesise
 
 from .items import Item, make_item
-from .referees import embed_speaker, is_speech, recognise, word_errors, words_of
+from .referees import embed_speaker, is_speech, recognise, whisper, whisper_errors, word_errors, words_of
 from .talk import Talk, open_session, script_of, talk
 
 PREMATURE = 0.08  # a turn that begins earlier than this before the user's end is premature
@@ -41,7 +41,7 @@ def answer_by_text(model: Any, item: Item) -> str:
 
 
 def say_errors(text: str, sound: np.ndarray, item: Item) -> dict:
-    """The recogniser's errors on the model's sound and on the teacher's, for the same words and voice."""
+    """The recognisers' errors on the model's sound and on the teacher's, for the same words and voice."""
     words = words_of(text)
     if not words:
         return {}
@@ -50,7 +50,8 @@ def say_errors(text: str, sound: np.ndarray, item: Item) -> dict:
     except ValueError:  # not a word: no engine can say it
         return {}
     heard, teacher_heard = recognise(sound), recognise(teacher)
-    return {
+    row = {} if whisper() is None else whisper_errors(" ".join(words), {"whisper_errors": sound, "teacher_whisper_errors": teacher})
+    return row | {
         "say_words": len(words),
         "say_errors": word_errors(words, heard),
         "say_heard": " ".join(heard),
@@ -162,6 +163,9 @@ def summarise(rows: list[dict]) -> dict[str, dict]:
         "teacher_wer": rate(said, "teacher_errors", "say_words"),
         "taken_for_speech": share([r for r in rows if "speech" in r], "speech"),
     }
+    if any("whisper_words" in row for row in said):
+        say["whisper_wer"] = rate(said, "whisper_errors", "whisper_words")
+        say["teacher_whisper_wer"] = rate(said, "teacher_whisper_errors", "whisper_words")
     similar = [row["similarity"] for row in rows if "similarity" in row]
     say["speaker_similarity"] = float(np.mean(similar)) if similar else None
     turn = {

@@ -1,11 +1,13 @@
 """Judges that know nothing of MichiAI: a recogniser, a voice detector, a speaker encoder, and a sound level.
 
 - recogniser: PocketSphinx with its own US English model and open vocabulary, no grammar; where model and
-  teacher are compared, both are heard by the same one;
+  teacher are compared, both are heard by the same one; where faster-whisper is installed, Whisper base as well;
 - voice detector: silero-vad; speaker encoder: resemblyzer (GE2E, 256-d).
 """
 
+import os
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,6 +67,33 @@ def recognise(audio: np.ndarray) -> list[str]:
     decoder.end_utt()
     hypothesis = decoder.hyp()
     return words_of(hypothesis.hypstr) if hypothesis else []
+
+
+@cache
+def whisper() -> tuple[Any, Any] | None:
+    """Whisper base (Radford et al., 2022) with its normaliser of text; None where faster-whisper is not installed.
+
+    WHISPER in the environment: a folder of faster-whisper's with a Whisper, for where the Hub cannot be reached.
+    """
+    try:
+        from faster_whisper import WhisperModel
+    except ImportError:
+        return None
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+    model = WhisperModel(os.environ.get("WHISPER", "base"), device="cpu", compute_type="int8", cpu_threads=1)
+    return model, EnglishTextNormalizer({})
+
+
+def whisper_errors(text: str, sounds: dict[str, np.ndarray]) -> dict[str, int]:
+    """Word errors of what Whisper hears in each of `sounds` (float32 [N] at RATE), with the number of words that `text` has for it."""
+    model, normalise = whisper()
+    words = normalise(text).split()
+    found = {"whisper_words": len(words)}
+    for name, audio in sounds.items():
+        parts, _ = model.transcribe(audio, language="en", beam_size=1, condition_on_previous_text=False, without_timestamps=True)
+        found[name] = word_errors(words, normalise(" ".join(part.text for part in parts)).split())
+    return found
 
 
 @cache

@@ -102,6 +102,11 @@ def show_speech(result: dict) -> str:
         ["say, the model", say["answers"], percent(say["wer"])],
         ["say, the TTS teacher", say["answers"], percent(say["teacher_wer"])],
     ]
+    if "whisper_wer" in say:
+        rows += [
+            ["say, the model, to Whisper", say["answers"], percent(say["whisper_wer"])],
+            ["say, the TTS teacher, to Whisper", say["answers"], percent(say["teacher_whisper_wer"])],
+        ]
     return table(["word errors", "utterances", "WER"], rows)
 
 

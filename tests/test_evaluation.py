@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from michiai.evaluation import report, suite
+from michiai.evaluation import referees, report, suite
 from michiai.evaluation.referees import segments, word_errors, words_of
 from michiai.evaluation.talk import Script, Talk
 
@@ -131,10 +132,25 @@ def test_summaries_and_tables():
     result = converse.summarise([row, wrong])
     assert result["converse"]["right_by_voice"] == 0.5 and result["hear"]["wer"] == 0.25
     assert result["say"] | {"answers": 1, "wer": 0.5, "teacher_wer": 0.25} == result["say"]
+    assert "whisper_wer" not in result["say"] and "Whisper" not in report.show_speech(result)
+    heard = row | {"whisper_words": 3, "whisper_errors": 2, "teacher_whisper_errors": 1}
+    assert converse.summarise([heard])["say"]["whisper_wer"] == 2 / 3
+    assert "33.3 %" in report.show_speech(converse.summarise([heard]))
     assert result["turn"]["taken"] == 0.5 and result["turn"]["latency_p50"] == 0.6
     shown = report.show_bars(result)
     assert "50.0 %" in shown and "<= 42.5 %" in shown  # 1.5 x 25 % + 5 points
     assert "capital" in report.show_wrong([row, wrong]) and "sum" in report.show_topics(result["converse"])
+
+
+def test_whisper_counts_numbers_as_they_are_said(monkeypatch):
+    class Model:
+        def transcribe(self, audio, **_):
+            return [SimpleNamespace(text=f" It's {len(audio)}.")], None
+
+    normaliser = pytest.importorskip("transformers.models.whisper.english_normalizer").EnglishTextNormalizer({})
+    monkeypatch.setattr(referees, "whisper", lambda: (Model(), normaliser))
+    found = referees.whisper_errors("it is twenty one", {"right": np.zeros(21), "wrong": np.zeros(12)})
+    assert found == {"whisper_words": 3, "right": 0, "wrong": 1}
 
 
 def test_voice_margin_compares_with_the_same_sex_only():
