@@ -30,6 +30,7 @@ COMMON = 6  # a word met so often in the texts is one
 NAMES = 20_000  # invented ones
 TURNS = 18  # at most, from one dialogue
 READ = 36  # words of a reading, about 17 s
+BEYOND = 0.5  # of a reading's sayings are of the texts, where there are any: what it is asked to say aloud may be anything
 SCRIPTS = 5000  # whose questions and answers are said again
 FAMILIAR = 5
 PER_SOURCE = 60_000  # sentences at most, so that no source fills the list
@@ -90,11 +91,11 @@ def sayings_by_word(who: str, familiar: int) -> list[tuple[str, ...]]:
 
 def reading(rng: np.random.Generator, folder: Path | None) -> Script:
     """The model alone, who reads aloud: answers of the domain without their questions, each word of them as likely to be drawn for,
-    since in dialogues most words are rare; and, where there is a folder of texts, utterances for a third of it.
+    since in dialogues most words are rare; and, where there is a folder of texts, utterances of them.
     """
     answers, texts = sayings_by_word("model", FAMILIAR), []
     while sum(text.count(" ") + 1 for text in texts) < READ:
-        texts.append(utterance(rng, folder) if folder and rng.random() < 0.33 else pick(rng, pick(rng, answers)))
+        texts.append(utterance(rng, folder) if folder and rng.random() < BEYOND else pick(rng, pick(rng, answers)))
     turns = tuple(Turn("model", text, "soon" if i else "after") for i, text in enumerate(texts))
     return Script("reading", "", "", turns, ())
 
