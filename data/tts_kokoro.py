@@ -1,7 +1,7 @@
 """Kokoro-82M (https://huggingface.co/hexgrad/Kokoro-82M, Apache-2.0): as near to people as any engine here; word times by forced alignment.
 
-It runs in ONNX Runtime at about the pace of speech. Its voice af_heart also comes distilled (hibari), forty times faster: "heart". That
-one is made of pulses, noise and their spectra, so that its pitch is set freely: with the warp, women and men of many sorts.
+It runs in ONNX Runtime at nearly twice the pace of speech. Its voice af_heart also comes distilled (hibari), thirty times faster:
+"heart". That one is made of pulses, noise and their spectra, so that its pitch is set freely: with the warp, women and men of many sorts.
 """
 
 import contextlib
