@@ -5,9 +5,11 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from .grammar import make_script
 from .shards import write_shards
-from .tts import HELD_OUT_VOICES, KOKORO, TRACTS
+from .tts import HELD_OUT_VOICES, KOKORO, TRACTS, sample_voice
 from .wide import dictation, in_voices, reading, recorded
 
 
@@ -32,6 +34,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.reading and args.speech:
         parser.error("--speech is what people say, --reading what the model reads: choose one")
+    if args.voices and args.speech:
+        parser.error("--voices are engines', --speech has its own: choose one")
     script = None
     if args.reading:
         script = partial(reading, folder=args.text)
@@ -39,11 +43,14 @@ def main() -> None:
         script = partial(dictation, folder=args.text)
     elif args.speech:
         script = partial(recorded, folder=args.speech, split=args.split)
-    if args.voices and not args.speech:
+    if args.voices:
         own = [name for name in KOKORO if (name in HELD_OUT_VOICES) == (args.split == "test")]
         names = tuple(dict.fromkeys(name for given in args.voices for name in (own if given == "kokoro" else (given,))))
-        if args.split == "train" and set(names) & set(HELD_OUT_VOICES):
-            parser.error(f"--voices: {', '.join(HELD_OUT_VOICES)} are held out; --split test may use them")
+        try:
+            for name in names:
+                sample_voice(np.random.default_rng(0), args.split, only=(name,))
+        except ValueError as error:
+            parser.error(f"--voices: {error}")
         script = partial(in_voices, make=script or partial(make_script, split=args.split), names=names, split=args.split)
     manifest = write_shards(args.out, args.hours, args.seed, args.split, args.workers, script)
     print(json.dumps({k: manifest[k] for k in ("split", "shards", "dialogues", "hours", "behaviours")}))

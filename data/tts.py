@@ -50,6 +50,7 @@ TRACTS = {
     "heart": (("F", (0.90, 1.14), (150, 250)), ("M", (0.76, 0.88), (85, 145))),
     **{name: ((name[1].upper(), (0.92, 1.10), (0, 0)),) for name in KOKORO},
 }
+TRIES = 1000  # at a voice of the split; a seventh of most are of the test split
 ACCENTED = 0.5  # of the users of training; Pico's phones cannot be changed
 # (split, role) -> engine voice -> share
 SHARES = {
@@ -204,13 +205,15 @@ def sample_voice(
     rows = [row for row in TRACTS.get(name, ()) if sex in (None, row[0])]
     if role == "model" and name != "espeak" and (split == "test" or rng.random() < 0.67):
         rows = [row for row in _near(name) if sex in (None, row[0])] or rows
-    while True:
+    for _ in range(TRIES):
         if name == "espeak":
             voice = _draw_espeak(rng, split, sex or ("F", "M")[int(rng.integers(2))])
         else:
             voice = _draw(rng, rows, name, role)
         if is_held_out(voice) == (split == "test"):
             break
+    else:
+        raise ValueError(f"the voice {name!r} has no settings in the {split} split; expected another voice or split")
     if split == "train" and role == "user" and voice.engine != "pico" and rng.random() < ACCENTED:
         voice = replace(voice, accent=int(rng.integers(1, accents.ACCENTS + 1)))
     return voice

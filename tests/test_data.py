@@ -170,6 +170,9 @@ def test_users_and_readers_speak_in_the_voices_asked_for():
     rng, names = np.random.default_rng(0), ("heart", "rms")
     made = render(in_voices(rng, partial(make_script, split="train", behaviour="voice_change"), names, "train"), rng, "train")
     assert len(made.user_voices) == 2 and {voice.name for voice in made.user_voices} <= {*names}
+    with pytest.raises(ValueError, match="'am_puck' has no settings in the train split"):
+        sample_voice(rng, "train", only=("am_puck",))
+    assert sample_voice(rng, "test", only=("am_puck",)).name == "am_puck"
     read = render(in_voices(rng, partial(reading, folder=None), ("heart",), "train"), rng, "train")
     assert read.model_voice.name == "heart"
 
