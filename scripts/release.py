@@ -179,14 +179,18 @@ def check(kind: str, folder: Path, name: str) -> dict:
 def upload(kind: str, folder: Path, name: str, token: str) -> str:
     """Put a folder in its repository, which then holds nothing else; returns the commit's address."""
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(token=token)
-    api.create_repo(
-        name, repo_type=kind, exist_ok=True, **({"space_sdk": "gradio"} if kind == "space" else {})
-    )
-    done = api.upload_folder(
-        folder_path=folder, repo_id=name, repo_type=kind, commit_message="Release", delete_patterns="*"
-    )
+    try:
+        api.create_repo(
+            name, repo_type=kind, exist_ok=True, **({"space_sdk": "gradio"} if kind == "space" else {})
+        )
+        done = api.upload_folder(
+            folder_path=folder, repo_id=name, repo_type=kind, commit_message="Release", delete_patterns="*"
+        )
+    except HfHubHTTPError as error:
+        raise ValueError(f"the Hub refused the {kind} repository {name} ({error}); expected a token that may write there") from error
     return str(done)
 
 

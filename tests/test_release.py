@@ -1,11 +1,16 @@
 """Releases: clean folders that load by themselves, and uploads that hold exactly them."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("gradio", reason="the Space's packages are not installed: pip install -e .[app]")
 
+import hub
 import release
 from helpers import ROOT
 
@@ -56,24 +61,52 @@ def test_pins_must_agree(tmp_path: Path) -> None:
     release.check_pins(ROOT)
 
 
-def test_upload_sends_exactly_the_folder(tmp_path: Path, monkeypatch) -> None:
-    import huggingface_hub
+UPLOAD = "import sys, pathlib, release; print(release.upload(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4]))"
 
-    calls = []
 
-    class Api:
-        def __init__(self, token: str) -> None:
-            calls.append(("token", token))
+def run(code: str, *args: object, endpoint: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """`code` in a fresh process that knows one Hub, and nothing of what others downloaded from it."""
+    env = {k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_TOKEN", "PYTHONPATH")}
+    env |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "PYTHONPATH": str(ROOT / "scripts"), "TRANSFORMERS_VERBOSITY": "error"}
+    env["HF_HUB_DISABLE_XET"] = "1"  # large files by git-lfs: the Hub of the tests has no Xet storage
+    return subprocess.run([sys.executable, "-c", code, *map(str, args)], env=env, cwd=home, text=True, capture_output=True, timeout=300)
 
-        def create_repo(self, name: str, **options: object) -> None:
-            calls.append(("create", name, options))
 
-        def upload_folder(self, **options: object) -> str:
-            calls.append(("upload", options))
-            return "https://huggingface.co/me/s/commit/1"
+def test_what_is_uploaded_is_what_from_pretrained_downloads(tmp_path: Path) -> None:
+    """The Hub's real client both ways, against a Hub of this process."""
+    folder, home = release.write("model", tmp_path / "out"), tmp_path / "home"
+    home.mkdir()
+    with hub.serve("hf_x") as site:
+        sent = run(UPLOAD, "model", folder, "me/m", "hf_x", endpoint=site.address, home=home)
+        assert sent.returncode == 0, sent.stderr
+        repo = site.files["model", "me/m"]
+        written = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert {name: data for name, data in repo.items() if name != ".gitattributes"} == written
+        assert list(site.large.values()) == [written["model.safetensors"]], "the weights go to large storage, once"
+        loaded = run(release.LOAD_MODEL, "me/m", endpoint=site.address, home=home)
+        assert loaded.returncode == 0, loaded.stderr
+        assert json.loads(loaded.stdout.splitlines()[-1])["frames"] == 12
+        assert {"config.json", "model.safetensors", "modeling_michiai.py", "tokenizer.json"} <= set(site.downloads)
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert release.upload("space", tmp_path, "me/s", "hf_x").endswith("commit/1")
-    assert calls[0] == ("token", "hf_x")
-    assert calls[1] == ("create", "me/s", {"repo_type": "space", "exist_ok": True, "space_sdk": "gradio"})
-    assert calls[2][1]["folder_path"] == tmp_path and calls[2][1]["delete_patterns"] == "*"
+
+def test_a_release_replaces_the_one_before(tmp_path: Path) -> None:
+    folder, home = release.write("space", tmp_path / "out"), tmp_path / "home"
+    home.mkdir()
+    with hub.serve("hf_x") as site:
+        assert run(UPLOAD, "space", folder, "me/s", "hf_x", endpoint=site.address, home=home).returncode == 0
+        (folder / "space" / "page.py").unlink()
+        (folder / "app.py").write_text("print()")
+        again = run(UPLOAD, "space", folder, "me/s", "hf_x", endpoint=site.address, home=home)
+        assert again.returncode == 0, again.stderr
+        repo = site.files["space", "me/s"]
+        assert repo["app.py"] == b"print()" and "space/page.py" not in repo and "space/live.py" in repo
+        assert "sdk_version: 5.50.0" in repo["README.md"].decode()
+        assert site.commits["space", "me/s"] == ["initial commit", "Release", "Release"]
+
+
+def test_a_token_that_the_hub_does_not_take_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\n---\n")
+    with hub.serve("hf_x") as site:
+        refused = run(UPLOAD, "model", tmp_path, "me/m", "hf_wrong", endpoint=site.address, home=tmp_path)
+        assert "ValueError: the Hub refused the model repository me/m (" in refused.stderr and "401" in refused.stderr
+        assert not site.files
