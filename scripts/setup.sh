@@ -16,7 +16,8 @@ if [ "$WHAT" = full ]; then
   for voice in kallpc16k kdlpc16k us-slt-hts; do
     dpkg -s "festvox-$voice" >/dev/null 2>&1 || need+=("festvox-$voice")
   done
-  # the tests of the Space talk to it in a browser; where the system has none (Ubuntu), they are skipped
+  # the tests of the Space talk to it in a browser; where the system has none (Ubuntu), they are skipped. So is that of a relay
+  # where coturn is not installed: its package starts a server, which only whoever wants it should do
   if ! command -v chromium >/dev/null && apt-cache show chromium >/dev/null 2>&1; then need+=(chromium); fi
   command -v gcc >/dev/null || need+=(gcc python3-dev)   # SVOX Pico and some referees are built from source
 fi
