@@ -6,7 +6,6 @@ from pathlib import Path
 
 from michiai.evaluation import report
 from michiai.evaluation.load import ROOT, load_model
-from michiai.evaluation.suite import PARTS, evaluate
 
 from .shared import add_model, add_parts
 
@@ -44,7 +43,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="held-out questions (default 200); other parts grow with it",
     )
-    add_parts(p, PARTS)
+    add_parts(p, report.PARTS)
     p.add_argument(
         "--workers", type=int, default=2, metavar="N", help="processes, one thread each (default 2)"
     )
@@ -75,6 +74,10 @@ def run(args: argparse.Namespace) -> None:
             f"--questions is {args.questions} and --workers is {args.workers}; expected 1 or more of both"
         )
     load_model(args.model)  # a wrong folder is said before workers start
+    try:
+        from michiai.evaluation.suite import evaluate  # it makes speech: whoever only talks need not have what that takes
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error}; expected the packages of `pip install .[eval,train]`") from error
     result, rows = evaluate(
         args.model,
         parts=tuple(args.parts),

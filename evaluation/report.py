@@ -2,6 +2,8 @@
 
 from typing import Any
 
+PARTS = ("converse", "hear", "say", "turn", "duplex", "quiet", "voice", "flow", "text", "speed")
+
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
     """Columns of text: the first one to the left, numbers to the right."""

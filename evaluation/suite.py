@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from . import converse, duplex, quiet, voice
 from .load import load_model
+from .report import PARTS
 from .speed import measure
 from .text import run_text
 
-PARTS = ("converse", "hear", "say", "turn", "duplex", "quiet", "voice", "flow", "text", "speed")
 ASKED = {"converse", "hear", "say", "turn"}  # one pass over the questions serves all of these
 MANY_STEPS = 16
 
