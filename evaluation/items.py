@@ -63,11 +63,11 @@ def rng_of(seed: int, kind: str, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, crc32(kind.encode()), index])
 
 
-def model_voice(rng: np.random.Generator, names: tuple[str, ...] | None = None) -> VoiceSpec:
-    """A held-out voice for the model to imitate, of some engine voices if asked."""
+def model_voice(rng: np.random.Generator) -> VoiceSpec:
+    """A held-out voice for the model to imitate, one of the CLEAR."""
     while True:
         voice = sample_voice(rng, "test", "model")
-        if names is None or voice.name in names:
+        if voice.name in CLEAR:
             return voice
 
 
@@ -128,7 +128,7 @@ def make_item(seed: int, index: int, behaviour: str = "plain") -> Item:
     rng = rng_of(seed, behaviour, index)
     topic = tuple(TOPICS)[index % len(TOPICS)]
     script, question = choose_script(rng, behaviour, topic)
-    voice, own = sample_voice(rng, "test", "user"), model_voice(rng, CLEAR)
+    voice, own = sample_voice(rng, "test", "user"), model_voice(rng)
     last = 0 if behaviour == "barge_in" else question.turn
     turns = [i for i, turn in enumerate(script.turns[: last + 1]) if turn.who == "user"]
     lead = round(rng_of(seed, f"{behaviour} lead", index).uniform(*LEAD), 3)
