@@ -19,7 +19,7 @@ parts:
   turn      takes the turn, and when
   duplex    pauses, interruptions, backchannels
   quiet     10 s of silence, noise, its own echo
-  voice     speaker similarity to a reference
+  voice     speaker similarity to a reference, and word errors, half of the voices like people's
   flow      1 flow step beside 16
   text      perplexity, and before speech training with --text-checkpoint
   speed     step time on one core
@@ -128,6 +128,8 @@ def tables(result: dict, rows: dict[str, list[dict]], wrong: int) -> list[str]:
                 else ""
             )
         )
+    if "voice" in result:
+        shown.append(report.show_voice(result["voice"]))
     if "quiet" in result:
         q = result["quiet"]
         shown.append(

@@ -1,5 +1,6 @@
 """Tables for people. No figure is made here."""
 
+from collections.abc import Callable
 from typing import Any
 
 PARTS = ("converse", "hear", "say", "turn", "duplex", "quiet", "voice", "flow", "text", "speed")
@@ -110,6 +111,20 @@ def show_speech(result: dict) -> str:
             ["say, the TTS teacher, to Whisper", say["answers"], percent(say["teacher_whisper_wer"])],
         ]
     return table(["word errors", "utterances", "WER"], rows)
+
+
+def show_voice(voice: dict) -> str:
+    """Likeness and word errors of the model, and in brackets of the TTS teacher, by kind of voice."""
+
+    def both(of: dict, name: str, form: Callable[[float | None], str]) -> str:
+        return f"{form(of[name])} ({form(of['teacher_' + name])})"
+
+    rows = [
+        [name, of["voices"], both(of, "similarity", number), both(of, "margin", number), both(of, "wer", percent)]
+        for name, of in [("all", voice), *voice["kinds"].items()]
+        if of["voices"]
+    ]
+    return table(["voices (in brackets the teacher)", "sentences", "similarity", "margin", "word errors"], rows)
 
 
 def show_flow(flow: dict) -> str:

@@ -158,10 +158,14 @@ def test_voice_margin_compares_with_the_same_sex_only():
 
     e = np.eye(3)
     rows = [
-        {"voice": v, "sex": s, "reference": e[i], "clone": e[i], "teacher": e[i]}
+        {"voice": v, "kind": "natural", "sex": s, "reference": e[i], "clone": e[i], "teacher": e[i]}
+        | {"words": 4, "errors": i, "teacher_errors": 0}
         for i, (v, s) in enumerate(("aF", "bF", "cM"))
     ]
-    assert summarise(rows)["margin"] == pytest.approx(1.0) and summarise(rows[:1])["margin"] is None
+    found = summarise(rows)
+    assert found["margin"] == pytest.approx(1.0) and summarise(rows[:1])["margin"] is None
+    assert found["wer"] == 3 / 12 and found["teacher_wer"] == 0 and found["kinds"]["other"]["similarity"] is None
+    assert "25.0 % (0.0 %)" in report.show_voice(found)
 
 
 def test_figures_are_json():
