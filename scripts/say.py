@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from michiai.data.tts import RATE, sample_voice, synthesise
+from michiai.data.tts import RATE, TRACTS, sample_voice, synthesise
 
 PAUSE = 2.4  # seconds
 
@@ -26,12 +26,14 @@ def main() -> None:
     p.add_argument(
         "--split", choices=("train", "test"), default="test", help="test voices are never trained on"
     )
+    p.add_argument("--voice", choices=sorted(TRACTS), help="of the engines'; any of the role's if left out")
     p.add_argument("--sex", choices=("F", "M"), help="of the voice; either one if left out")
     p.add_argument("--seed", type=int, default=0, help="which voice")
     p.add_argument("--before", type=float, default=0.3, help="seconds of silence before")
     p.add_argument("--after", type=float, default=0.3, help="seconds of silence after")
     args = p.parse_args()
-    voice = sample_voice(np.random.default_rng(args.seed), args.split, args.role, args.sex)
+    only = (args.voice,) if args.voice else ()
+    voice = sample_voice(np.random.default_rng(args.seed), args.split, args.role, args.sex, only)
     pieces = [np.zeros(round(args.before * RATE), np.float32)]
     for i, part in enumerate(args.text.split("|")):
         pieces += [
