@@ -2,9 +2,9 @@
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
 # Stages in brackets run side by side, one core each. The committed weights went through stages 1 to 5 in this order, but in seven short legs, each from
 # the weights of the one before (`--init`), all but the last with AdamW in place of Muon, then through stage 6, in 15 minutes of one H200 where the
-# learning rate followed the clock, and through stages 7 to 9 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
-# All data but the dialogues of stage 9 were made before SVOX Pico was among the engines, all before Kokoro was and before users had accents, and all with
-# invented names of random syllables (data/words.py spells them as English now).
+# learning rate followed the clock, and through stages 7 to 10 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
+# All data of stages 1 to 8 were made before SVOX Pico was among the engines, those of stage 9 before Kokoro was and before users had accents, and all of them
+# with invented names of random syllables (data/words.py spells them as English now).
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
 SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder and the listen head
@@ -117,4 +117,44 @@ FIRST_RUN=$!
 together duplex_c duplex_e 42 840 4e-4 "$RUN/frames_fresher" "$RUN/frames_freshest"
 wait $FIRST_RUN
 mean duplex_last 0.5 duplex_mean 0.25 duplex_d 0.25 duplex_e
-assemble codec_gpu listen_last duplex_last vocoder_gpu nano
+assemble codec_gpu listen_last duplex_last vocoder_gpu nano_before
+
+# 10. voices like people's: codec and vocoder, listen head, and everything together with them, from that folder
+FIRST="$RUN/nano_before/model.safetensors"
+make() {  # FOLDER HOURS SEED [OPTION...]
+  $PY -m michiai.data "$RUN/data/$1" --hours "$2" --seed "$3" --split train --workers 2 "${@:4}"
+}
+make natural 10 113
+make read_heart 2.5 111 --reading ${TEXTS:+--text "$TEXTS"} --voices heart
+make read_kokoro 0.64 112 --reading ${TEXTS:+--text "$TEXTS"} --voices kokoro
+make read_all 4 117 --reading ${TEXTS:+--text "$TEXTS"}
+make heart 1.5 115 --voices heart
+HEARD=("$RUN/data/natural" "$RUN/data/natural" "$RUN/data/heart" "${LISTEN_DATA[@]:1}")
+if [ -n "$TEXTS" ]; then
+  make wide_heart 1.5 114 --text "$TEXTS" --voices heart
+  make wide_accents 3 116 --text "$TEXTS"
+  HEARD=("$RUN/data/natural" "$RUN/data/natural" "$RUN/data/heart" "$RUN/data/wide_heart" "$RUN/data/wide_accents" ${SPEECH:+"$RUN/data/human"})
+fi
+($PY -m michiai.training.codec --init "$FIRST" --data "$RUN/data/read_heart" "$RUN/data/natural" "$RUN/data/read_kokoro" "$RUN/data/read_kokoro" \
+  $SPEECH --share 0.08 --out "$RUN/codec_natural" --steps 5600 --wave-frames 20 --lr 8e-4 --warmup 60 --seed 7) &
+PARTS=$!
+$PY -m michiai.training.listen --init "$FIRST" --data "${HEARD[@]}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
+  --out "$RUN/listen_natural" --seed 201 --steps 2400 --batch 24 --clip-frames 96 --lr 5e-4 --warmup 60
+wait $PARTS
+mean listen_both 0.5 nano_before 0.5 listen_natural
+for data in natural read_heart read_kokoro read_all; do
+  $PY -m michiai.training.prepare --data "$RUN/data/$data" --codec "$RUN/codec_natural/model.safetensors" --listen "$RUN/listen_both/model.safetensors" \
+    --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames_$data"
+done
+natural() {  # OUT SEED
+  $PY -m michiai.training.duplex --init "$FIRST" --frames "$RUN/frames_natural" --tokenizer "$RUN/tokenizer" \
+    --readings "$RUN/frames_read_heart" "$RUN/frames_read_kokoro" "$RUN/frames_read_kokoro" "$RUN/frames_read_all" \
+    --out "$RUN/$1" --seed "$2" --steps 1900 --batch 16 --lr 6e-4 --warmup 40 --virtual 0.15 --read 0.5
+}
+natural duplex_f 301 &  # the committed ones were stopped at step 1,800
+FIRST_RUN=$!
+natural duplex_g 302
+wait $FIRST_RUN
+mean duplex_natural 0.25 nano_before 0.375 duplex_f 0.375 duplex_g
+$PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model --split train --voice heart --sex F --seed 134
+assemble codec_natural listen_both duplex_natural codec_natural nano
