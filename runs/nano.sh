@@ -72,88 +72,82 @@ assemble codec_gpu listen_gpu duplex_gpu vocoder_gpu nano_gpu
 
 # 7. the listen head again, twice, on fresh dialogues, and the mean (the weights of stage 6 in it because the backbone knows their embeddings)
 $PY -m michiai.data "$RUN/data/fresh" --hours 12 --seed 31 --split train --workers 2
-listen() {  # FROM OUT SEED FOLDER...
-  $PY -m michiai.training.listen --init "$RUN/$1/model.safetensors" --data "${@:4}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
-    --out "$RUN/$2" --seed "$3" --steps 3000 --batch 24 --clip-frames 96 --lr 4e-4 --warmup 60
+listen() {  # FROM OUT SEED STEPS RATE FOLDER...
+  $PY -m michiai.training.listen --init "$RUN/$1/model.safetensors" --data "${@:6}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
+    --out "$RUN/$2" --seed "$3" --steps "$4" --batch 24 --clip-frames 96 --lr "$5" --warmup 60
 }
 mean() {  # OUT SHARE RUN ...
   local out=$1 pairs=() && shift
   while [ $# -gt 0 ]; do pairs+=("$1" "$RUN/$2/model.safetensors") && shift 2; done
   mkdir -p "$RUN/$out" && $PY "$HERE/scripts/average.py" --out "$RUN/$out/model.safetensors" "${pairs[@]}"
 }
-listen listen_gpu listen_a 31 "$RUN/data/fresh" "${LISTEN_DATA[@]:1}" &
+listen listen_gpu listen_a 31 3000 4e-4 "$RUN/data/fresh" "${LISTEN_DATA[@]:1}" &
 FIRST_RUN=$!  # the committed one heard people twice as often as wide speech, and fresh dialogues twice
-listen listen_gpu listen_b 32 "$RUN/data/fresh"
+listen listen_gpu listen_b 32 3000 4e-4 "$RUN/data/fresh"
 wait $FIRST_RUN
 mean listen_mean 0.2 listen_gpu 0.4 listen_a 0.4 listen_b
 
 # 8. the listen head once more; then everything together with it, twice, on those dialogues and on readings, and the mean
 $PY -m michiai.data "$RUN/data/fresher" --hours 14 --seed 41 --split train --workers 2
 $PY -m michiai.data "$RUN/data/read" --hours 8 --seed 45 --split train --workers 2 --reading ${TEXTS:+--text "$TEXTS"}
-listen listen_mean listen_c 41 "$RUN/data/fresher" "$RUN/data/fresh" "${LISTEN_DATA[@]:1}"
+listen listen_mean listen_c 41 3000 4e-4 "$RUN/data/fresher" "$RUN/data/fresh" "${LISTEN_DATA[@]:1}"
 mean listen_last 0.5 listen_mean 0.5 listen_c
-frames() {  # DATA: into frames_DATA
-  $PY -m michiai.training.prepare --data "$RUN/data/$1" --codec "$RUN/codec_gpu/model.safetensors" --listen "$RUN/listen_last/model.safetensors" \
+frames() {  # DATA CODEC LISTEN: into frames_DATA
+  $PY -m michiai.training.prepare --data "$RUN/data/$1" --codec "$RUN/$2/model.safetensors" --listen "$RUN/$3/model.safetensors" \
     --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames_$1"
 }
-together() {  # FROM OUT SEED STEPS RATE FRAMES...
-  $PY -m michiai.training.duplex --init "$RUN/$1/model.safetensors" --frames "${@:6}" --readings "$RUN/frames_read" --tokenizer "$RUN/tokenizer" \
-    --out "$RUN/$2" --seed "$3" --steps "$4" --batch 16 --lr "$5" --warmup 30 --virtual 0.25
+together() {  # FROM OUT SEED STEPS RATE OPTION...
+  $PY -m michiai.training.duplex --init "$RUN/$1/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/$2" --seed "$3" --steps "$4" --batch 16 \
+    --lr "$5" "${@:6}"
 }
-frames fresher
-frames read
-together duplex_gpu duplex_a 1 2800 6e-4 "$RUN/frames_fresher" &
+MIXED=(--readings "$RUN/frames_read" --virtual 0.25 --warmup 30)
+frames fresher codec_gpu listen_last
+frames read codec_gpu listen_last
+together duplex_gpu duplex_a 1 2800 6e-4 "${MIXED[@]}" --frames "$RUN/frames_fresher" &
 FIRST_RUN=$!
-together duplex_gpu duplex_b 2 2800 6e-4 "$RUN/frames_fresher"
+together duplex_gpu duplex_b 2 2800 6e-4 "${MIXED[@]}" --frames "$RUN/frames_fresher"
 wait $FIRST_RUN
 mean duplex_mean 0.5 duplex_a 0.5 duplex_b
 
 # 9. everything together once more, at the end with more dialogues, twice; the mean of them and of stage 8 (the second of the two runs really left the first at step 1,800)
 $PY -m michiai.data "$RUN/data/freshest" --hours 8 --seed 51 --split train --workers 2
-frames freshest
-together duplex_mean duplex_c 31 2000 6e-4 "$RUN/frames_fresher"
-together duplex_c duplex_d 41 790 4e-4 "$RUN/frames_fresher" "$RUN/frames_freshest" &
+frames freshest codec_gpu listen_last
+together duplex_mean duplex_c 31 2000 6e-4 "${MIXED[@]}" --frames "$RUN/frames_fresher"
+together duplex_c duplex_d 41 790 4e-4 "${MIXED[@]}" --frames "$RUN/frames_fresher" "$RUN/frames_freshest" &
 FIRST_RUN=$!
-together duplex_c duplex_e 42 840 4e-4 "$RUN/frames_fresher" "$RUN/frames_freshest"
+together duplex_c duplex_e 42 840 4e-4 "${MIXED[@]}" --frames "$RUN/frames_fresher" "$RUN/frames_freshest"
 wait $FIRST_RUN
 mean duplex_last 0.5 duplex_mean 0.25 duplex_d 0.25 duplex_e
 assemble codec_gpu listen_last duplex_last vocoder_gpu nano_before
 
 # 10. voices like people's: codec and vocoder, listen head, and everything together with them, from that folder
 FIRST="$RUN/nano_before/model.safetensors"
-make() {  # FOLDER HOURS SEED [OPTION...]
+synthesise() {  # FOLDER HOURS SEED [OPTION...]
   $PY -m michiai.data "$RUN/data/$1" --hours "$2" --seed "$3" --split train --workers 2 "${@:4}"
 }
-make natural 10 113
-make read_heart 2.5 111 --reading ${TEXTS:+--text "$TEXTS"} --voices heart
-make read_kokoro 0.64 112 --reading ${TEXTS:+--text "$TEXTS"} --voices kokoro
-make read_all 4 117 --reading ${TEXTS:+--text "$TEXTS"}
-make heart 1.5 115 --voices heart
-HEARD=("$RUN/data/natural" "$RUN/data/natural" "$RUN/data/heart" "${LISTEN_DATA[@]:1}")
+synthesise natural 10 113
+synthesise read_heart 2.5 111 --reading ${TEXTS:+--text "$TEXTS"} --voices heart
+synthesise read_kokoro 0.64 112 --reading ${TEXTS:+--text "$TEXTS"} --voices kokoro
+synthesise read_all 4 117 --reading ${TEXTS:+--text "$TEXTS"}
+synthesise heart 1.5 115 --voices heart
+HEARD=("$RUN/data/natural" "$RUN/data/natural" "$RUN/data/heart" ${SPEECH:+"$RUN/data/human"})
 if [ -n "$TEXTS" ]; then
-  make wide_heart 1.5 114 --text "$TEXTS" --voices heart
-  make wide_accents 3 116 --text "$TEXTS"
-  HEARD=("$RUN/data/natural" "$RUN/data/natural" "$RUN/data/heart" "$RUN/data/wide_heart" "$RUN/data/wide_accents" ${SPEECH:+"$RUN/data/human"})
+  synthesise wide_heart 1.5 114 --text "$TEXTS" --voices heart
+  synthesise wide_accents 3 116 --text "$TEXTS"
+  HEARD+=("$RUN/data/wide_heart" "$RUN/data/wide_accents")
 fi
 ($PY -m michiai.training.codec --init "$FIRST" --data "$RUN/data/read_heart" "$RUN/data/natural" "$RUN/data/read_kokoro" "$RUN/data/read_kokoro" \
   $SPEECH --share 0.08 --out "$RUN/codec_natural" --steps 5600 --wave-frames 20 --lr 8e-4 --warmup 60 --seed 7) &
 PARTS=$!
-$PY -m michiai.training.listen --init "$FIRST" --data "${HEARD[@]}" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
-  --out "$RUN/listen_natural" --seed 201 --steps 2400 --batch 24 --clip-frames 96 --lr 5e-4 --warmup 60
+listen nano_before listen_natural 201 2400 5e-4 "${HEARD[@]}"
 wait $PARTS
 mean listen_both 0.5 nano_before 0.5 listen_natural
-for data in natural read_heart read_kokoro read_all; do
-  $PY -m michiai.training.prepare --data "$RUN/data/$data" --codec "$RUN/codec_natural/model.safetensors" --listen "$RUN/listen_both/model.safetensors" \
-    --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames_$data"
-done
-natural() {  # OUT SEED
-  $PY -m michiai.training.duplex --init "$FIRST" --frames "$RUN/frames_natural" --tokenizer "$RUN/tokenizer" \
-    --readings "$RUN/frames_read_heart" "$RUN/frames_read_kokoro" "$RUN/frames_read_kokoro" "$RUN/frames_read_all" \
-    --out "$RUN/$1" --seed "$2" --steps 1900 --batch 16 --lr 6e-4 --warmup 40 --virtual 0.15 --read 0.5
-}
-natural duplex_f 301 &  # the committed ones were stopped at step 1,800
+for data in natural read_heart read_kokoro read_all; do frames $data codec_natural listen_both; done
+MIXED=(--frames "$RUN/frames_natural" --readings "$RUN/frames_read_heart" "$RUN/frames_read_kokoro" "$RUN/frames_read_kokoro" "$RUN/frames_read_all"
+  --virtual 0.15 --read 0.5 --warmup 40)
+together nano_before duplex_f 301 1900 6e-4 "${MIXED[@]}" &  # the committed ones were stopped at step 1,800
 FIRST_RUN=$!
-natural duplex_g 302
+together nano_before duplex_g 302 1900 6e-4 "${MIXED[@]}"
 wait $FIRST_RUN
 mean duplex_natural 0.25 nano_before 0.375 duplex_f 0.375 duplex_g
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model --split train --voice heart --sex F --seed 134
