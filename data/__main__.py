@@ -28,23 +28,23 @@ def main() -> None:
     wide.add_argument("--speech", type=Path, help="a folder of recordings (manifest.jsonl): a person says them, and nobody answers; "
                       "for the listen head")
     parser.add_argument("--reading", action="store_true", help="the model alone reads answers of the domain aloud, and "
-                        "sentences and words of --text where that is given; for the speak head")
-    parser.add_argument("--voices", nargs="+", metavar="NAME", choices=[*TRACTS, "kokoro"], default=(),
-                        help="the users, or who reads, speak in these voices alone, each as often; kokoro: all of its own in the split")
+                        "sentences and words of --text where that is given, or the recordings of --speech in their speakers' voices; "
+                        "for the speak head")
+    parser.add_argument("--voices", nargs="+", metavar="NAME", choices=[*(name for name in TRACTS if "+" not in name), "kokoro"],
+                        default=(), help="the users, or who reads, speak in these voices alone, each as often; kokoro: all of its own in "
+                        "the split and the means of two of them")
     args = parser.parse_args()
-    if args.reading and args.speech:
-        parser.error("--speech is what people say, --reading what the model reads: choose one")
     if args.voices and args.speech:
         parser.error("--voices are engines', --speech has its own: choose one")
     script = None
-    if args.reading:
+    if args.speech:
+        script = partial(recorded, folder=args.speech, split=args.split, role="model" if args.reading else "user")
+    elif args.reading:
         script = partial(reading, folder=args.text)
     elif args.text:
         script = partial(dictation, folder=args.text)
-    elif args.speech:
-        script = partial(recorded, folder=args.speech, split=args.split)
     if args.voices:
-        own = [name for name in KOKORO if (name in HELD_OUT_VOICES) == (args.split == "test")]
+        own = [name for name in KOKORO if set(HELD_OUT_VOICES).isdisjoint(name.split("+")) == (args.split == "train")]
         names = tuple(dict.fromkeys(name for given in args.voices for name in (own if given == "kokoro" else (given,))))
         try:
             for name in names:

@@ -37,7 +37,7 @@ BEHAVIOURS = (
     "unknown",
     "read",
 )
-WEIGHTS = np.cumsum((20, 10, 5, 3, 8, 4, 2, 2, 4, 16, 6, 3, 2, 6, 5)) / 96
+WEIGHTS = np.cumsum((20, 10, 5, 3, 8, 4, 2, 2, 8, 16, 6, 3, 2, 6, 5)) / 100
 
 BACKCHANNELS = ("yeah", "uh huh", "right", "okay", "mm hmm", "yes", "i see")
 STOPS = ("stop", "okay stop", "stop please", "that is enough", "wait", "okay thank you")
@@ -146,6 +146,15 @@ def _noted(draft: Draft) -> None:
     _plain(draft)
 
 
+def _echo(draft: Draft) -> None:
+    """Its own voice comes back: from every other one a long answer, after every other one a long silence."""
+    draft.notes |= {"echo": True, "idle": draft.rng.random() < 0.5}
+    if draft.rng.random() < 0.5:
+        draft.ask(draft.exchange(long=True))
+    else:
+        _plain(draft)
+
+
 def _topic(draft: Draft) -> None:
     """A dialogue about the behaviour itself: laugh, unknown or context."""
     draft.topic = draft.behaviour
@@ -178,7 +187,7 @@ _MAKERS = {
     "overlap": _overlap,
     "silence": _idle,
     "noise": _idle,
-    "echo": _noted,
+    "echo": _echo,
     "context": _topic,
     "inject": _inject,
     "voice_change": _noted,

@@ -181,18 +181,22 @@ def _fit(script: Script, speeches: list[Speech], seed: int) -> _Timeline | None:
     return None
 
 
-def _voices(script: Script, rng: np.random.Generator, split: str) -> tuple[list[VoiceSpec], VoiceSpec]:
-    """Users and model: the script's own voices, or two users where the voice changes, else one, and a voice for the model."""
+def _voices(script: Script, rng: np.random.Generator, split: str) -> tuple[list[VoiceSpec], list[VoiceSpec]]:
+    """Users and model: the script's own voices, or two users where the voice changes, else one, and a voice for the model.
+
+    A recording of a person is a voice that says one thing, so that a turn of theirs has one of its own.
+    """
     users, models = script.notes.get("user_voices"), script.notes.get("model_voices")
     if users is None:
         users = [sample_voice(rng, split, "user") for _ in range(2 if script.notes.get("voice_change") else 1)]
-    return users, models[0] if models else sample_voice(rng, split, "model")
+    return users, models or [sample_voice(rng, split, "model")]
 
 
-def _reference(voice: VoiceSpec, rng: np.random.Generator, split: str) -> np.ndarray:
-    """3-4 s of the voice saying something else."""
-    audio = synthesise(sentence_of(rng, split), voice).audio
-    while len(audio) < 3 * RATE:
+def _reference(script: Script, voice: VoiceSpec, rng: np.random.Generator, split: str) -> np.ndarray:
+    """Up to 4 s of the model's voice saying something else, 3 s or more where it can say anything."""
+    given = script.notes.get("reference")
+    audio = np.concatenate([synthesise(*said).audio for said in given or [(sentence_of(rng, split), voice)]])
+    while not given and len(audio) < 3 * RATE:
         audio = np.concatenate([audio, synthesise(sentence_of(rng, split), voice).audio])
     return audio[: 4 * RATE]
 
@@ -207,13 +211,13 @@ def _mix(line: _Timeline, seconds: float) -> np.ndarray:
 
 def render(script: Script, rng: np.random.Generator, split: str) -> Dialogue | None:
     """The dialogue; None if the script is too long to fit LONGEST seconds."""
-    users, model = _voices(script, rng, split)
-    speeches, asked = [], 0
+    users, models = _voices(script, rng, split)
+    speeches, asked, said = [], 0, 0
     for i, turn in enumerate(script.turns):
         full_user = turn.who == "user" and turn.timing != "backchannel"
         room = i + 1 < len(script.turns) and script.turns[i + 1].timing == "backchannel"
-        voice = model if turn.who == "model" else users[max(asked - (not full_user), 0) % len(users)]
-        asked += full_user
+        voice = models[said % len(models)] if turn.who == "model" else users[max(asked - (not full_user), 0) % len(users)]
+        asked, said = asked + full_user, said + (turn.who == "model")
         speeches.append(_speech(turn, voice, rng, room))
     line = _fit(script, speeches, int(rng.integers(2**32)))
     if line is None:
@@ -234,4 +238,4 @@ def render(script: Script, rng: np.random.Generator, split: str) -> Dialogue | N
     if script.notes.get("echo"):
         audio[0] += augment.echo(audio[1], rng)
     np.clip(audio, -0.999, 0.999, out=audio)
-    return Dialogue(script, audio, line.turns, line.injections, users, model, _reference(model, rng, split))
+    return Dialogue(script, audio, line.turns, line.injections, users, models[0], _reference(script, models[0], rng, split))

@@ -2,6 +2,7 @@
 
 It runs in ONNX Runtime at nearly twice the pace of speech. Its voice af_heart also comes distilled (hibari), thirty times faster:
 "heart". That one is made of pulses, noise and their spectra, so that its pitch is set freely: with the warp, women and men of many sorts.
+The mean of two voices' vectors is the voice of somebody else: "af_sky+af_bella", of two women or two men.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import tarfile
 import tempfile
 from functools import lru_cache
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -40,6 +42,8 @@ NATIVE_F0 = {  # measured medians, Hz
     "hm_psi": 126, "if_sara": 230, "im_nicola": 98, "jf_alpha": 265, "jf_gongitsune": 257, "jf_nezumi": 251, "jf_tebukuro": 351,
     "jm_kumo": 93, "pf_dora": 181, "pm_alex": 135, "pm_santa": 141,
 }  # fmt: skip
+OWN = tuple(name for name in NATIVE_F0 if name != "heart")
+NATIVE_F0 |= {f"{a}+{b}": round((NATIVE_F0[a] * NATIVE_F0[b]) ** 0.5) for a, b in combinations(OWN, 2) if a[1] == b[1]}
 FIXED_F0 = tuple(name for name in NATIVE_F0 if name != "heart")  # the pitch follows the warp alone
 VOICED = 40.0  # Hz; below, hibari's frame has no pitch
 
@@ -96,8 +100,8 @@ def _voices() -> Path:
 
 @lru_cache(64)
 def _style(name: str) -> np.ndarray:
-    """[phones, 256]: a voice's vector for each number of phones."""
-    return np.fromfile(_voices() / f"{name}.bin", np.float32).reshape(-1, 256)
+    """[phones, 256]: a voice's vector for each number of phones, the mean of those of two."""
+    return np.mean([np.fromfile(_voices() / f"{part}.bin", np.float32).reshape(-1, 256) for part in name.split("+")], axis=0)
 
 
 def _say_distilled(phones: str, speed: float, pitch: float, movement: float) -> np.ndarray:

@@ -29,6 +29,7 @@ LENGTH = (2, 9)  # words of an utterance
 COMMON = 6  # a word met so often in the texts is one
 NAMES = 20_000  # invented ones
 TURNS = 18  # at most, from one dialogue
+PERSON = 3  # words of a recording that tells a voice
 READ = 36  # words of a reading, about 17 s
 BEYOND = 0.5  # of a reading's sayings are of the texts, where there are any: what it is asked to say aloud may be anything
 SCRIPTS = 5000  # whose questions and answers are said again
@@ -100,16 +101,29 @@ def reading(rng: np.random.Generator, folder: Path | None) -> Script:
     return Script("reading", "", "", turns, ())
 
 
-def recorded(rng: np.random.Generator, folder: Path, split: str) -> Script:
-    """A person of the split who says one to four of the sentences that the recordings of a folder hold; nobody answers."""
-    recordings, said = read_recordings(folder, split), []
+def recorded(rng: np.random.Generator, folder: Path, split: str, role: str = "user") -> Script:
+    """A person of the split who says one to four of the sentences that the recordings of a folder hold; nobody answers.
+
+    As "model" they read them, all of PERSON words or more, and their voice is that of two others.
+    """
+    recordings, n_apart, said = read_recordings(folder, split), 0, []
+    if role == "model":
+        n_apart, telling = 2, [row for row in recordings if row[2].count(" ") + 1 >= PERSON]
+        counts = Counter(speaker for speaker, _, _ in telling)
+        recordings = [row for row in telling if counts[row[0]] > n_apart]
+        if not recordings:
+            raise ValueError(f"{folder} has no {split} speaker with {n_apart + 1} recordings of {PERSON} words or more; "
+                             "expected that many: the model's voice is that of two others than it reads")
     n_words = np.cumsum([text.count(" ") + 1 for _, _, text in recordings])  # who said more is heard more often
-    while not said:
+    while len(said) <= n_apart:
         speaker = recordings[int(np.searchsorted(n_words, rng.integers(n_words[-1]), side="right"))][0]
         own = rng.permutation([(path, text) for who, path, text in recordings if who == speaker])
-        said = list(islice((clip for clip in own if is_aligned(*clip)), int(rng.integers(1, 5))))
-    turns = tuple(Turn("user", str(text)) for _, text in said)
-    return Script("dictation", "", "", turns, (), notes={"user_voices": [recorded_voice(str(path)) for path, _ in said]})
+        said = list(islice((clip for clip in own if is_aligned(*clip)), n_apart + int(rng.integers(1, 5))))
+    spoken = [(str(text), recorded_voice(str(path))) for path, text in said]
+    apart, spoken = spoken[:n_apart], spoken[n_apart:]
+    turns = tuple(Turn(role, text, "soon" if i and apart else "after") for i, (text, _) in enumerate(spoken))
+    notes = {f"{role}_voices": [voice for _, voice in spoken], "reference": apart}
+    return Script("reading" if apart else "dictation", "", "", turns, (), notes=notes)
 
 
 def in_voices(rng: np.random.Generator, make: Callable[[np.random.Generator], Script], names: tuple[str, ...], split: str) -> Script:

@@ -20,7 +20,8 @@ from michiai.data.grammar import make_script
 from michiai.data.render import LATE, RESPONSE, STOP, render, silence
 from michiai.data.shards import make_dialogue, record
 from michiai.data.streams import place_words
-from michiai.data.tts import RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise
+from michiai.data.tts import KOKORO, RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise
+from michiai.data.tts_kokoro import NATIVE_F0
 from michiai.data.tts_recorded import read_recordings
 from michiai.data.wide import NAMES, READ, SCRIPTS, dictation, in_voices, read_texts, reading, recorded
 from michiai.data.words import TEST_NAMES, TRAIN_NAMES, given_names, invented_names
@@ -37,6 +38,7 @@ VOICES = [
     VoiceSpec("kokoro", "heart", "F", 1.04, 200, 1.0, 1.0),
     VoiceSpec("kokoro", "heart", "M", 0.82, 110, 0.8, 1.0),
     VoiceSpec("kokoro", "bm_fable", "M", 0.94, 98, 1.0, 0.9),
+    VoiceSpec("kokoro", "af_sky+bf_emma", "F", 1.0, 174, 1.0, 1.0),
 ]
 
 
@@ -151,7 +153,7 @@ def test_pause_and_echo():
     made = dialogue("pause")
     words = made.words("user")
     assert max(b[1] - a[2] for a, b in zip(words, words[1:], strict=False)) > 0.5
-    made = dialogue("echo", 3)
+    made = dialogue("echo")
     model = next(t for t in made.turns if t.who == "model")
     heard = made.audio[0, round((model.start + 0.5) * RATE) : round(model.end * RATE)]
     assert decibels(heard) > -60
@@ -272,5 +274,37 @@ def test_recordings_of_people_get_the_times_of_their_words(tmp_path):
         assert abs(start - shift - wanted_start) < 0.08 and abs(end - shift - wanted_end) < 0.08
     with pytest.raises(ValueError, match="no English recording of a test speaker"):
         read_recordings(tmp_path, "test")
+    with pytest.raises(ValueError, match="no train speaker with 3 recordings of 3 words or more"):
+        recorded(np.random.default_rng(0), tmp_path, "train", role="model")
     with pytest.raises(ValueError, match="without a manifest.jsonl"):
         read_recordings(tmp_path / "nothing", "train")
+
+
+def test_a_person_reads_what_was_recorded_in_the_voice_of_other_recordings(tmp_path):
+    pytest.importorskip("pocketsphinx", reason="aligns recordings: pip install -e '.[eval]'")
+    texts = ("the old man walked across the bridge", "my sister bought a yellow house", "they found the silver ring again", "yes please")
+    for i, text in enumerate(texts):
+        soundfile.write(tmp_path / f"{i}.wav", synthesise(text, VoiceSpec("flite", "rms", "M", 1.0, 102, 1.0, 1.0)).audio, RATE)
+    lines = [{"path": f"{i}.wav", "speaker": "anyone", "lang": "en", "text": text} for i, text in enumerate(texts)]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    read = set()
+    for i in range(6):
+        made = make_dialogue(0, "train", i, wide=partial(recorded, folder=tmp_path, split="train", role="model"))
+        apart = {text for text, _ in made.script.notes["reference"]}
+        said = [turn.text for turn in made.turns]
+        assert len(apart) == 2 and len(said) == 1 and set(said) | apart == set(texts[:3])
+        assert [word for word, _, _ in made.words("model")] == said[0].split() and not made.words("user")
+        assert made.script.behaviour == "reading" and len(made.reference) > 2.5 * RATE
+        read |= set(said)
+    assert len(read) > 1
+
+
+def test_the_mean_of_two_voices_is_one_of_its_own_and_held_out_with_either():
+    pairs = [name for name in KOKORO if "+" in name]
+    for name in pairs[::40]:
+        a, b = name.split("+")
+        assert a[1] == b[1] and min(NATIVE_F0[a], NATIVE_F0[b]) <= NATIVE_F0[name] <= max(NATIVE_F0[a], NATIVE_F0[b])
+    with pytest.raises(ValueError, match="no settings in the train split"):
+        sample_voice(np.random.default_rng(0), "train", only=("af_nova+af_sky",))
+    assert sample_voice(np.random.default_rng(0), "train", only=("af_bella+af_sky",)).name == "af_bella+af_sky"
