@@ -65,6 +65,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     p.add_argument(
         "--json", metavar="FILE", help="write the figures and every single conversation's row to a file"
     )
+    p.add_argument(
+        "--against", metavar="FILE", help="show how much each bar differs from that of another evaluation, written by --json"
+    )
     p.set_defaults(run=run)
 
 
@@ -74,8 +77,9 @@ def run(args: argparse.Namespace) -> None:
             f"--questions is {args.questions} and --workers is {args.workers}; expected 1 or more of both"
         )
     load_model(args.model)  # a wrong folder is said before workers start
+    before = read_rows(args.against) if args.against else None
     try:
-        from michiai.evaluation.suite import evaluate  # it makes speech: whoever only talks need not have what that takes
+        from michiai.evaluation.suite import compare, evaluate  # it makes speech: whoever only talks need not have what that takes
     except ModuleNotFoundError as error:
         raise ValueError(f"{error}; expected the packages of `pip install .[eval,train]`") from error
     result, rows = evaluate(
@@ -101,11 +105,21 @@ def run(args: argparse.Namespace) -> None:
         ]
     )
     result = {"command": command} | result
+    if before is not None:
+        result["against"] = compare(rows, before, set(args.parts))
     for text in tables(result, rows, args.wrong):
         print(text, end="\n\n")
     if args.json:
         Path(args.json).write_text(json.dumps({"result": result, "rows": plain(rows)}, indent=1) + "\n")
     print(json.dumps(plain(result)))
+
+
+def read_rows(path: str) -> dict[str, list[dict]]:
+    """The rows of an evaluation that --json wrote."""
+    try:
+        return json.loads(Path(path).read_text())["rows"]
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"--against is {path!r}, which holds no evaluation ({error!r}); expected a file that --json wrote") from error
 
 
 def tables(result: dict, rows: dict[str, list[dict]], wrong: int) -> list[str]:

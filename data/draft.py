@@ -35,7 +35,7 @@ MIX = tuple(
     for name, share in (
         ("smalltalk", 9),
         ("persona", 8),
-        ("sum", 12),
+        ("sum", 14),
         ("count", 6),
         ("sequence", 2),
         ("calendar", 8),
@@ -45,7 +45,7 @@ MIX = tuple(
         ("colour", 4),
         ("animal", 5),
         ("repeat", 15),
-        ("spell", 22),
+        ("spell", 18),
         ("slower", 1),
         ("laugh", 1),
         ("unknown", 6),

@@ -1,6 +1,7 @@
 """Tables for people. No figure is made here."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 PARTS = ("converse", "hear", "say", "turn", "duplex", "quiet", "voice", "flow", "text", "speed")
@@ -32,56 +33,79 @@ def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def verdict(value: float | None, limit: float, *, above: bool) -> str:
-    """Whether a bar is passed; "-" where nothing was measured."""
-    if value is None:
-        return "-"
-    return "yes" if (value >= limit if above else value <= limit) else "no"
+@dataclass(frozen=True)
+class Bar:
+    """A figure that the project wants on one side of a limit; without one it is only shown."""
+
+    name: str
+    value: float | None
+    limit: float | None
+    show: Callable[[float | None], str]
+    above: bool = True
+
+    @property
+    def wanted(self) -> str:
+        return "" if self.limit is None else f"{'>=' if self.above else '<='} {self.show(self.limit)}"
+
+    @property
+    def passed(self) -> str:
+        """ "-" where nothing was measured."""
+        if self.value is None or self.limit is None:
+            return "-" if self.value is None else ""
+        return "yes" if (self.value >= self.limit if self.above else self.value <= self.limit) else "no"
 
 
-def bars(result: dict) -> list[list[str]]:
-    """The project's bars: name, measured, wanted, passed."""
-    rows: list[list[str]] = []
-
-    def bar(name: str, value: float | None, limit: float, show: Any, *, above: bool) -> None:
-        rows.append(
-            [
-                name,
-                show(value),
-                f"{'>=' if above else '<='} {show(limit)}",
-                verdict(value, limit, above=above),
-            ]
-        )
-
+def bars(result: dict) -> list[Bar]:
+    """The project's bars."""
+    found: list[Bar] = []
     if "converse" in result:
-        c, turn = result["converse"], result["turn"]
-        bar("answers right by voice", c["right_by_voice"], 0.9, percent, above=True)
-        bar(
-            "answers right by text", c["right_by_text"], (c["right_by_voice"] or 0) - 0.1, percent, above=True
-        )
-        bar("hear: word errors", result["hear"]["wer"], 0.1, percent, above=False)
-        teacher = result["say"]["teacher_wer"]
-        bar("say: word errors", result["say"]["wer"], 1.5 * (teacher or 0) + 0.05, percent, above=False)
-        bar("turn: taken", turn["taken"], 0.95, percent, above=True)
-        bar("turn: latency, median", turn["latency_p50"], 0.8, seconds, above=False)
+        c, turn, teacher = result["converse"], result["turn"], result["say"]["teacher_wer"]
+        found += [
+            Bar("answers right by voice", c["right_by_voice"], 0.9, percent),
+            Bar("answers right by text", c["right_by_text"], (c["right_by_voice"] or 0) - 0.1, percent),
+            Bar("hear: word errors", result["hear"]["wer"], 0.1, percent, above=False),
+            Bar("say: word errors", result["say"]["wer"], 1.5 * (teacher or 0) + 0.05, percent, above=False),
+            Bar("turn: taken", turn["taken"], 0.95, percent),
+            Bar("turn: latency, median", turn["latency_p50"], 0.8, seconds, above=False),
+        ]
     if "duplex" in result:
         d = result["duplex"]
-        bar("pause: taken", d["pause_tor"], 0.2, percent, above=False)
-        bar("interruption: stop, median", d["stop_p50"], 1.0, seconds, above=False)
-        bar("interruption: stopped within 1 s", d["stopped_within_1s"], 0.8, percent, above=True)
-        rows.append(["backchannel: goes on", percent(d["goes_on"]), "", ""])
+        found += [
+            Bar("pause: taken", d["pause_tor"], 0.2, percent, above=False),
+            Bar("interruption: stop, median", d["stop_p50"], 1.0, seconds, above=False),
+            Bar("interruption: stopped within 1 s", d["stopped_within_1s"], 0.8, percent),
+            Bar("backchannel: goes on", d["goes_on"], None, percent),
+        ]
     if "quiet" in result:
-        bar("quiet: silence, noise, echo", result["quiet"]["all"], 0.95, percent, above=True)
+        found.append(Bar("quiet: silence, noise, echo", result["quiet"]["all"], 0.95, percent))
     if "voice" in result:
-        bar("voice: margin over others of the sex", result["voice"]["margin"], 0.15, number, above=True)
+        found.append(Bar("voice: margin over others of the sex", result["voice"]["margin"], 0.15, number))
     if "speed" in result:
-        bar("speed: real-time factor, one core", result["speed"]["rtf"], 0.5, number, above=False)
-        bar("speed: step p95", result["speed"]["step_ms_p95"] / 1000, 0.06, number, above=False)
-    return rows
+        found += [
+            Bar("speed: real-time factor, one core", result["speed"]["rtf"], 0.5, number, above=False),
+            Bar("speed: step p95", result["speed"]["step_ms_p95"] / 1000, 0.06, number, above=False),
+        ]
+    return found
 
 
 def show_bars(result: dict) -> str:
-    return table(["bar", "measured", "wanted", "passed"], bars(result))
+    """With the interval in which 95 % of resampled evaluations fall, where `result["spread"]` holds one, and, in
+    `result["against"]`, the difference from another evaluation with its own.
+    """
+    spread, against = result.get("spread", {}), result.get("against", {})
+    head = ["bar", "measured", "95 % interval", "wanted", "passed"] + (["difference", "95 % interval"] if against else [])
+    rows = []
+    for bar in bars(result):
+        row = [bar.name, bar.show(bar.value), _range(bar, spread.get(bar.name)), bar.wanted, bar.passed]
+        if against:
+            change = against.get(bar.name)
+            row += [bar.show(change[0]), _range(bar, change[1:])] if change else ["", ""]
+        rows.append(row)
+    return table(head, rows)
+
+
+def _range(bar: Bar, limits: list[float] | None) -> str:
+    return f"{bar.show(limits[0])} to {bar.show(limits[1])}" if limits else ""
 
 
 def show_topics(converse: dict) -> str:

@@ -6,6 +6,7 @@ Every job is (kind, index) and depends on (seed, kind, index) alone: the number 
 import multiprocessing
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
@@ -16,12 +17,19 @@ from tqdm import tqdm
 
 from . import converse, duplex, quiet, voice
 from .load import load_model
-from .report import PARTS
+from .report import PARTS, bars
 from .speed import measure
 from .text import run_text
 
 ASKED = {"converse", "hear", "say", "turn"}  # one pass over the questions serves all of these
+KINDS = {  # of jobs whose rows hold all of a part's figures; a saved row has no speaker embeddings, which voice needs
+    **dict.fromkeys(ASKED, {"question"}),
+    "duplex": {"pause", "interrupt", "backchannel"},
+    "quiet": {"silence", "noise", "echo"},
+    **dict.fromkeys(("voice", "flow", "text", "speed"), set()),
+}
 MANY_STEPS = 16
+DRAWS = 1000  # of the bootstrap
 
 _model: Any = None
 
@@ -121,6 +129,65 @@ def compare_flow(few: list[dict], many: list[dict]) -> dict:
     return {"questions": len(many), "steps": {"1": figures(few[: len(many)]), str(MANY_STEPS): figures(many)}}
 
 
+def figures(rows: dict[str, list[dict]], wanted: set[str]) -> dict[str, dict]:
+    """Rows by kind of job -> figures by part."""
+    found: dict[str, dict] = {}
+    if wanted & ASKED:
+        found |= converse.summarise(rows["question"])
+    if "duplex" in wanted:
+        found["duplex"] = duplex.summarise(rows["pause"], rows["interrupt"], rows["backchannel"])
+    if "quiet" in wanted:
+        found["quiet"] = quiet.summarise(rows["silence"], rows["noise"], rows["echo"])
+    if "voice" in wanted:
+        found["voice"] = voice.summarise(rows["voice"])
+    if "flow" in wanted:
+        found["flow"] = compare_flow(rows["question"], rows["flow"])
+    return found
+
+
+def _resampled(rows: dict[str, list[dict]], *others: dict[str, list[dict]]) -> Iterator[tuple[dict[str, list[dict]], ...]]:
+    """DRAWS times as many conversations, drawn from these with replacement; from others the same ones."""
+    rng = np.random.default_rng(0)
+    for _ in range(DRAWS):
+        drawn = {kind: rng.integers(len(found), size=len(found)) for kind, found in rows.items()}
+        yield tuple({kind: [of[kind][i] for i in at] for kind, at in drawn.items()} for of in (rows, *others))
+
+
+def _values(rows: dict[str, list[dict]], wanted: set[str]) -> dict[str, float]:
+    return {bar.name: bar.value for bar in bars(figures(rows, wanted)) if bar.value is not None}
+
+
+def spread(rows: dict[str, list[dict]], wanted: set[str]) -> dict[str, list[float]]:
+    """Each bar's interval in which 95 % of resampled evaluations fall: the percentile bootstrap over conversations (Efron, 1979)."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for (drawn,) in _resampled(rows):
+        for name, value in _values(drawn, wanted).items():
+            found[name].append(value)
+    return {name: np.percentile(values, (2.5, 97.5)).tolist() for name, values in found.items()}
+
+
+def compare(rows: dict[str, list[dict]], before: dict[str, list[dict]], wanted: set[str]) -> dict[str, list[float]]:
+    """How much each bar differs from that of another evaluation of the same conversations, and the interval of that: [difference,
+    low, high], resampled in pairs. What was not measured there is left out.
+
+    Raises:
+        ValueError: the conversations are others.
+    """
+    common = {kind for kind, found in rows.items() if len(before.get(kind, ())) == len(found)}
+    rows, before = ({kind: of[kind] for kind in common} for of in (rows, before))
+    parts = {part for part in wanted if KINDS[part] and KINDS[part] <= common}
+    pairs = [pair for kind in common for pair in zip(rows[kind], before[kind], strict=True)]
+    if not parts or any(a.get("asked") != b.get("asked") for a, b in pairs):
+        raise ValueError("the other evaluation asked something else; expected the same --questions and --seed, and a part of both")
+    now, then = _values(rows, parts), _values(before, parts)
+    found: dict[str, list[float]] = defaultdict(list)
+    for drawn in _resampled(rows, before):
+        a, b = (_values(of, parts) for of in drawn)
+        for name in a.keys() & b.keys():
+            found[name].append(a[name] - b[name])
+    return {name: [now[name] - then[name], *np.percentile(values, (2.5, 97.5)).tolist()] for name, values in found.items()}
+
+
 def evaluate(
     path: str,
     *,
@@ -135,17 +202,8 @@ def evaluate(
     when nothing else runs here."""
     began, wanted = time.perf_counter(), set(parts)
     rows = run_jobs(path, plan(wanted, questions), seed, workers, form)
-    result: dict[str, Any] = {"seed": seed, "parts": list(parts), "optimize": form}
-    if wanted & ASKED:
-        result |= converse.summarise(rows["question"])
-    if "duplex" in wanted:
-        result["duplex"] = duplex.summarise(rows["pause"], rows["interrupt"], rows["backchannel"])
-    if "quiet" in wanted:
-        result["quiet"] = quiet.summarise(rows["silence"], rows["noise"], rows["echo"])
-    if "voice" in wanted:
-        result["voice"] = voice.summarise(rows["voice"])
-    if "flow" in wanted:
-        result["flow"] = compare_flow(rows["question"], rows["flow"])
+    result = {"seed": seed, "parts": list(parts), "optimize": form} | figures(rows, wanted)
+    result["spread"] = spread(rows, wanted)
     if wanted & {"text", "speed"}:
         model = _load(path, form)
         if "text" in wanted:

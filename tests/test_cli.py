@@ -92,6 +92,7 @@ BAD = {
     "voice file": (["speak", "hello", "out.wav", "--voice", "text.safetensors"], "text.safetensors"),
     "nothing to say": (["speak", "?!", "out.wav"], "'?!'"),
     "workers": (["evaluate", "--workers", "0"], "--workers is 0"),
+    "against": (["evaluate", "--against", "text.txt"], "holds no evaluation"),
 }
 
 

@@ -142,6 +142,38 @@ def test_summaries_and_tables():
     assert "capital" in report.show_wrong([row, wrong]) and "sum" in report.show_topics(result["converse"])
 
 
+def asked(right: list[bool], question: str = "a") -> dict[str, list[dict]]:
+    row = {"topic": "sum", "engine": "flite", "noisy": False, "asked": question, "text_right": True, "latency": 0.6, "taken": True}
+    row |= {"tor": True, "premature": False, "hear_words": 4, "hear_errors": 1, "say_words": 4, "say_errors": 2, "teacher_errors": 1}
+    return {"question": [row | {"right": value} for value in right]}
+
+
+def test_a_bar_has_the_interval_of_resampled_conversations():
+    from michiai.evaluation.suite import figures, spread
+
+    found = spread(asked([True] * 75 + [False] * 25), {"converse"})
+    low, high = found["answers right by voice"]
+    assert abs(low - (0.75 - 1.96 * 0.0433)) < 0.02 and abs(high - (0.75 + 1.96 * 0.0433)) < 0.02  # binomial: sqrt(0.75 x 0.25 / 100)
+    assert found["hear: word errors"] == [0.25, 0.25]
+    result = figures(asked([True, False]), {"converse"})
+    assert "50.0 %    0.0 % to 100.0 %" in report.show_bars(result | {"spread": spread(asked([True, False]), {"converse"})})
+
+
+def test_two_evaluations_are_compared_conversation_by_conversation():
+    from michiai.evaluation.suite import compare, figures
+
+    before = [i % 2 == 0 for i in range(100)]
+    now = [value or i < 20 for i, value in enumerate(before)]  # ten more are right, and none is wrong that was right
+    found = compare(asked(now), asked(before), {"converse", "voice"})
+    change, low, high = found["answers right by voice"]
+    assert change == pytest.approx(0.1) and 0.03 < low < 0.07 and 0.13 < high < 0.18  # unpaired it would reach from -0.04 to 0.24
+    assert "10.0 %" in report.show_bars(figures(asked(now), {"converse"}) | {"against": found})
+    with pytest.raises(ValueError, match="asked something else"):
+        compare(asked(now), asked(before, "b"), {"converse"})
+    with pytest.raises(ValueError, match="asked something else"):
+        compare(asked(now), asked(before), {"quiet"})
+
+
 def test_whisper_counts_numbers_as_they_are_said(monkeypatch):
     class Model:
         def transcribe(self, audio, **_):

@@ -66,6 +66,15 @@ def test_held_out_forms_are_never_trained_on(train_scripts):
     assert not [(form.pattern, text) for form in forms for text in asked if form.search(text)]
 
 
+def test_held_out_forms_are_other_phrasing_not_other_words(train_scripts):
+    """Else what is measured is whether a word was ever met, which no phrasing teaches."""
+    groups = [*FORMS.values(), *(group for group, _, _ in sayings.SMALLTALK), sayings.OUTSIDE, sayings.SPELL, sayings.SLOWER, sayings.LAUGH]
+    groups += [sayings.ASK_NAME, sayings.ASK_ROLE, sayings.TELL_NAME, sayings.ASK_MY_NAME, sayings.REPEAT]
+    forms = " ".join(form for group in groups for form in group["test"])
+    said = {word for script in train_scripts for turn in script.turns for word in turn.text.split()}
+    assert set(re.sub(r"{\w}", "", forms).split()) <= said
+
+
 def test_held_out_context_pairs_and_sentences(train_scripts):
     for split, wanted in (("train", False), ("test", True)):
         for script in scripts(split, 300, topic="repeat", behaviour="plain"):
