@@ -12,14 +12,11 @@ import soundfile
 pytest.importorskip("gradio", reason="the Space's packages are not installed: pip install -e .[app]")
 
 import browser
-from browser import CHROMIUM, open_page, recorded, say, state, talk, wait_state, words
+from browser import NEEDS_CHROMIUM, open_page, recorded, say, state, talk, wait_state, words
 from helpers import ROOT
 from space_server import running
 
-pytestmark = [
-    pytest.mark.skipif(not (ROOT / "model.safetensors").exists(), reason="no checkpoint at the root yet"),
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-]
+pytestmark = NEEDS_CHROMIUM
 QUESTIONS = json.loads((ROOT / "tests" / "questions.json").read_text())
 LOUD = 0.01  # rms of 10 ms: -40 dB of full scale
 

@@ -8,12 +8,10 @@ import pytest
 pytest.importorskip("gradio", reason="the Space's packages are not installed: pip install -e .[app]")
 
 import browser  # noqa: E402
-from browser import CHROMIUM, open_page, state, wait_state  # noqa: E402
+from browser import NEEDS_CHROMIUM, open_page, state, wait_state  # noqa: E402
 from space_server import running  # noqa: E402
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"
-)
+pytestmark = NEEDS_CHROMIUM
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 TABS = ("Live", "Turn by turn", "Clone a voice", "API")
 

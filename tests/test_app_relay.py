@@ -14,14 +14,12 @@ import pytest
 
 pytest.importorskip("gradio", reason="the Space's packages are not installed: pip install -e .[app]")
 
-from browser import CHROMIUM, browser, open_page, recorded, state, talk
-from helpers import ROOT
+from browser import NEEDS_CHROMIUM, browser, open_page, recorded, state, talk
 from space_server import free_port, running
 
 TURNSERVER = shutil.which("turnserver")
 pytestmark = [
-    pytest.mark.skipif(not (ROOT / "model.safetensors").exists(), reason="no checkpoint at the root yet"),
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+    NEEDS_CHROMIUM,
     pytest.mark.skipif(TURNSERVER is None, reason="coturn is not installed: apt-get install coturn"),
 ]
 SERVE = """

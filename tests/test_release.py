@@ -14,10 +14,6 @@ import hub
 import release
 from helpers import ROOT
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "model.safetensors").exists(), reason="no checkpoint at the root yet"
-)
-
 
 def test_dry_run_lists_both_and_writes_nothing(tmp_path: Path, capsys) -> None:
     assert release.main(["--dry-run", "--out", str(tmp_path), "--model", "me/m", "--space", "me/s"]) == 0
