@@ -2,13 +2,14 @@
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
 # Stages in brackets run side by side, one core each. The committed weights went through stages 1 to 5 in this order, but in seven short legs, each from
 # the weights of the one before (`--init`), all but the last with AdamW in place of Muon, then through stage 6, in 15 minutes of one H200 where the
-# learning rate followed the clock, and through stages 7 to 10 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
+# learning rate followed the clock, and through stages 7 to 11 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
 # All data of stages 1 to 8 were made before SVOX Pico was among the engines, those of stage 9 before Kokoro was and before users had accents, and all of them
-# with invented names of random syllables (data/words.py spells them as English now).
+# with invented names of random syllables (data/words.py spells them as English now); those of stage 10 before the means of Kokoro's voices were voices, too,
+# and all but those of stage 11 with fewer question forms.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
-SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder and the listen head
-TEXTS=${3:-}               # public dialogues (*.jsonl.gz); optional: words beyond the domain, heard by the listen head alone
+SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder, the listen head and, in stage 11, the speak head
+TEXTS=${3:-}               # public dialogues (*.jsonl.gz); optional: words beyond the domain, heard and read aloud
 PY=${PYTHON:-python}
 HERE=$(cd "$(dirname "$0")/.." && pwd)
 export OMP_NUM_THREADS=1
@@ -151,4 +152,40 @@ together nano_before duplex_g 302 1900 6e-4 "${MIXED[@]}"
 wait $FIRST_RUN
 mean duplex_natural 0.25 nano_before 0.375 duplex_f 0.375 duplex_g
 $PY "$HERE/scripts/say.py" "the red train is late and the blue one left at nine this morning i think" "$RUN/voice.wav" --role model --split train --voice heart --sex F --seed 134
-assemble codec_natural listen_both duplex_natural codec_natural nano
+assemble codec_natural listen_both duplex_natural codec_natural nano_natural
+
+# 11. every word of the held-out forms in other forms, spelling within longer ones, more echoes, means of Kokoro's voices and people as readers:
+# listen head, then everything together, first one run on frames by the listen head before (half of the dialogues: they had to do until it was ready)
+synthesise worded 10 213
+synthesise read_heart_again 1.5 211 --reading ${TEXTS:+--text "$TEXTS"} --voices heart
+synthesise read_blends 0.64 212 --reading ${TEXTS:+--text "$TEXTS"} --voices kokoro
+synthesise read_again 2.5 217 --reading ${TEXTS:+--text "$TEXTS"}
+synthesise heart_again 1.5 215 --voices heart
+HEARD=("$RUN/data/worded" "$RUN/data/worded" "$RUN/data/heart_again" "$RUN/data/read_blends")
+READ=("$RUN/frames_read_heart_again" "$RUN/frames_read_blends" "$RUN/frames_read_blends" "$RUN/frames_read_again")
+if [ -n "$SPEECH" ]; then
+  synthesise people 3 5 $SPEECH
+  synthesise read_people 1.5 218 --reading $SPEECH
+  HEARD+=("$RUN/data/people")
+  READ+=("$RUN/frames_read_people")
+fi
+if [ -n "$TEXTS" ]; then
+  synthesise wide_again 2 216 --text "$TEXTS"
+  synthesise wide_heart_again 1 214 --text "$TEXTS" --voices heart
+  HEARD+=("$RUN/data/wide_again" "$RUN/data/wide_heart_again")
+fi
+listen nano_natural listen_worded 221 2400 5e-4 "${HEARD[@]}" &
+PARTS=$!
+for data in worded read_heart_again read_blends read_again ${SPEECH:+read_people}; do frames $data codec_natural listen_both; done
+MIXED=(--frames "$RUN/frames_worded" --readings "${READ[@]}" --virtual 0.15 --read 0.45)
+together nano_natural duplex_h 401 800 6e-4 "${MIXED[@]}" --warmup 40  # the committed one was stopped at step 600
+wait $PARTS
+mean listen_mixed 0.5 nano_natural 0.5 listen_worded
+rm -r "$RUN/frames_worded"
+frames worded codec_natural listen_mixed
+together duplex_h duplex_i 411 620 6e-4 "${MIXED[@]}" --warmup 20 &
+FIRST_RUN=$!
+together duplex_h duplex_j 412 620 6e-4 "${MIXED[@]}" --warmup 20
+wait $FIRST_RUN
+mean duplex_worded 0.25 nano_natural 0.375 duplex_i 0.375 duplex_j
+assemble codec_natural listen_mixed duplex_worded codec_natural nano
