@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from michiai.evaluation import report
@@ -106,7 +107,10 @@ def run(args: argparse.Namespace) -> None:
     )
     result = {"command": command} | result
     if before is not None:
-        result["against"] = compare(rows, before, set(args.parts))
+        try:
+            result["against"] = compare(rows, before, set(args.parts))
+        except ValueError as error:  # what was measured is shown all the same
+            print(f"michiai evaluate: no differences from {args.against}: {error}", file=sys.stderr)
     for text in tables(result, rows, args.wrong):
         print(text, end="\n\n")
     if args.json:
