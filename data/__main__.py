@@ -9,7 +9,7 @@ import numpy as np
 
 from .grammar import make_script
 from .shards import write_shards
-from .tts import HELD_OUT_VOICES, KOKORO, TRACTS, sample_voice
+from .tts import KOKORO, TRACTS, is_whole_held_out, sample_voice
 from .wide import dictation, in_voices, reading, recorded
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     elif args.text:
         script = partial(dictation, folder=args.text)
     if args.voices:
-        own = [name for name in KOKORO if set(HELD_OUT_VOICES).isdisjoint(name.split("+")) == (args.split == "train")]
+        own = [name for name in KOKORO if is_whole_held_out(name) == (args.split == "test")]
         names = tuple(dict.fromkeys(name for given in args.voices for name in (own if given == "kokoro" else (given,))))
         try:
             for name in names:

@@ -120,13 +120,18 @@ def recorded_voice(path: str) -> VoiceSpec:
     return VoiceSpec("recorded", path, "-", 1.0, 0, 1.0, 1.0)
 
 
+def is_whole_held_out(name: str) -> bool:
+    """Whether an engine's voice, or one of the two that it is the mean of, is kept from training in all its settings."""
+    return not set(HELD_OUT_VOICES).isdisjoint(name.split("+"))
+
+
 def is_held_out(voice: VoiceSpec) -> bool:
     """Whether only the test split may use this voice."""
     if voice.engine == "espeak":
         accent, variant = voice.name.split("+")
         return accent in HELD_OUT_ACCENTS or variant in HELD_OUT_VARIANTS["F"] + HELD_OUT_VARIANTS["M"]
     key = f"voice|{voice.engine}|{voice.name}|{voice.sex}|{voice.warp:.2f}|{voice.pitch:.0f}"
-    return not set(HELD_OUT_VOICES).isdisjoint(voice.name.split("+")) or crc32(key.encode()) % 7 == 0
+    return is_whole_held_out(voice.name) or crc32(key.encode()) % 7 == 0
 
 
 def held_out_voices() -> dict:

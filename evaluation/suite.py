@@ -7,7 +7,7 @@ import multiprocessing
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
 
@@ -22,11 +22,10 @@ from .speed import measure
 from .text import run_text
 
 ASKED = {"converse", "hear", "say", "turn"}  # one pass over the questions serves all of these
-KINDS = {  # of jobs whose rows hold all of a part's figures; a saved row has no speaker embeddings, which voice needs
+KINDS = {  # of jobs whose saved rows hold all of a part's bars; they have no speaker embeddings, which voice needs
     **dict.fromkeys(ASKED, {"question"}),
     "duplex": {"pause", "interrupt", "backchannel"},
     "quiet": {"silence", "noise", "echo"},
-    **dict.fromkeys(("voice", "flow", "text", "speed"), set()),
 }
 MANY_STEPS = 16
 DRAWS = 1000  # of the bootstrap
@@ -157,13 +156,23 @@ def _values(rows: dict[str, list[dict]], wanted: set[str]) -> dict[str, float]:
     return {bar.name: bar.value for bar in bars(figures(rows, wanted)) if bar.value is not None}
 
 
-def spread(rows: dict[str, list[dict]], wanted: set[str]) -> dict[str, list[float]]:
-    """Each bar's interval in which 95 % of resampled evaluations fall: the percentile bootstrap over conversations (Efron, 1979)."""
+def _differences(rows: dict[str, list[dict]], before: dict[str, list[dict]], wanted: set[str]) -> dict[str, float]:
+    now, then = _values(rows, wanted), _values(before, wanted)
+    return {name: now[name] - then[name] for name in now.keys() & then.keys()}
+
+
+def _intervals(drawn: Iterable[dict[str, float]]) -> dict[str, list[float]]:
+    """In which 95 % of the values of each name lie: [low, high]."""
     found: dict[str, list[float]] = defaultdict(list)
-    for (drawn,) in _resampled(rows):
-        for name, value in _values(drawn, wanted).items():
+    for values in drawn:
+        for name, value in values.items():
             found[name].append(value)
     return {name: np.percentile(values, (2.5, 97.5)).tolist() for name, values in found.items()}
+
+
+def spread(rows: dict[str, list[dict]], wanted: set[str]) -> dict[str, list[float]]:
+    """Each bar's interval in which 95 % of resampled evaluations fall: the percentile bootstrap over conversations (Efron, 1979)."""
+    return _intervals(_values(drawn, wanted) for (drawn,) in _resampled(rows))
 
 
 def compare(rows: dict[str, list[dict]], before: dict[str, list[dict]], wanted: set[str]) -> dict[str, list[float]]:
@@ -175,17 +184,12 @@ def compare(rows: dict[str, list[dict]], before: dict[str, list[dict]], wanted: 
     """
     common = {kind for kind, found in rows.items() if len(before.get(kind, ())) == len(found)}
     rows, before = ({kind: of[kind] for kind in common} for of in (rows, before))
-    parts = {part for part in wanted if KINDS[part] and KINDS[part] <= common}
+    parts = {part for part in wanted & KINDS.keys() if KINDS[part] <= common}
     pairs = [pair for kind in common for pair in zip(rows[kind], before[kind], strict=True)]
     if not parts or any(a.get("asked") != b.get("asked") for a, b in pairs):
         raise ValueError("the other evaluation asked something else; expected the same --questions and --seed, and a part of both")
-    now, then = _values(rows, parts), _values(before, parts)
-    found: dict[str, list[float]] = defaultdict(list)
-    for drawn in _resampled(rows, before):
-        a, b = (_values(of, parts) for of in drawn)
-        for name in a.keys() & b.keys():
-            found[name].append(a[name] - b[name])
-    return {name: [now[name] - then[name], *np.percentile(values, (2.5, 97.5)).tolist()] for name, values in found.items()}
+    intervals = _intervals(_differences(*drawn, parts) for drawn in _resampled(rows, before))
+    return {name: [change, *intervals[name]] for name, change in _differences(rows, before, parts).items()}
 
 
 def evaluate(
