@@ -1,9 +1,9 @@
 """Wide speech: what is heard and said beside the dialogues, so that the listen and the speak head learn how any word sounds.
 
 In the domain alone the listen head learns to guess: a word that it never met becomes one that it knows. So users also say sentences of
-public dialogues, random words of them and names that nobody has, where nothing can be guessed, and questions of the domain in which a
-rare word is as likely as a common one. Recordings of people stand beside them. In a dialogue the model is silent most of the time; in a
-reading it seldom is.
+public dialogues, random words of them and names that nobody has, where nothing can be guessed, questions of the domain in which a rare
+word is as likely as a common one, and the beginning of one with the end of another, so that how it goes on cannot be known from how it
+began. Recordings of people stand beside them. In a dialogue the model is silent most of the time; in a reading it seldom is.
 """
 
 import gzip
@@ -69,11 +69,23 @@ def utterance(rng: np.random.Generator, folder: Path) -> str:
     return " ".join(pick(rng, names if rng.random() < 0.2 else words) for _ in range(int(rng.integers(2, 7))))
 
 
+def crossed(rng: np.random.Generator, one: str, other: str) -> str:
+    """The first words of one text and the last of another: one of each at least."""
+    first, last = one.split(), other.split()
+    return " ".join(first[: int(rng.integers(1, len(first) + 1))] + last[-int(rng.integers(1, len(last) + 1)) :])
+
+
 def dictation(rng: np.random.Generator, folder: Path) -> Script:
-    """A user who says two to four things, half of them questions of the domain, drawn for their words; nobody answers."""
+    """A user who says two to four things, a third of them questions of the domain, drawn for their words, a third two of them crossed;
+    nobody answers.
+    """
+
+    def question() -> str:
+        return pick(rng, pick(rng, sayings_by_word("user", 1)))
 
     def said() -> str:
-        return pick(rng, pick(rng, sayings_by_word("user", 1))) if rng.random() < 0.5 else utterance(rng, folder)
+        kind = rng.random() * 3
+        return question() if kind < 1 else crossed(rng, question(), question()) if kind < 2 else utterance(rng, folder)
 
     return Script("dictation", "", "", tuple(Turn("user", said()) for _ in range(int(rng.integers(2, 5)))), ())
 
