@@ -4,6 +4,7 @@ python app.py          # http://127.0.0.1:7860; the README lists the environment
 """
 
 import os
+import sys
 import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,8 +43,14 @@ def make_app(settings: Settings) -> FastAPI:
 
 
 def main() -> None:
-    settings = Settings.from_environment()
-    app = make_app(settings)
+    try:
+        settings = Settings.from_environment()
+    except ValueError as error:
+        sys.exit(f"app.py: {error}")
+    try:
+        app = make_app(settings)
+    except (ValueError, OSError) as error:
+        sys.exit(f"app.py: the checkpoint is {settings.model_id!r}; expected a folder of one or a repository of the Hub ({error})")
     print(
         f"MichiAI: http://{settings.host}:{settings.port} (at most {settings.max_conversations} at once)",
         flush=True,

@@ -1,8 +1,11 @@
 """The Space as programs see it: named endpoints, the control WebSocket, limits. With a tiny random model."""
 
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -27,7 +30,7 @@ REFERENCE, QUESTION = ROOT / "examples" / "voice_ada.wav", ROOT / "examples" / "
 def address(folder, tmp_path_factory):
     with running(
         tmp_path_factory.mktemp("app") / "log.txt",
-        MODEL_ID=str(folder),
+        ("-m", "michiai", "app", "--model", str(folder)),
         MAX_CONVERSATIONS="1",
         MAX_SECONDS="15",
         UPLOAD_SECONDS="20",
@@ -43,6 +46,14 @@ def client(address) -> Client:
 def wav(path: Path, audio: np.ndarray) -> object:
     soundfile.write(path, audio, 16_000, subtype="FLOAT" if len(audio) else "PCM_16")
     return handle_file(str(path))
+
+
+@pytest.mark.parametrize("named, said", [
+    ({"MODEL_ID": "/nowhere"}, "the checkpoint is '/nowhere'; expected"), ({"PORT": "x"}, "PORT is 'x'; expected")
+])
+def test_what_it_cannot_start_with_is_one_line(named: dict[str, str], said: str) -> None:
+    ended = subprocess.run([sys.executable, "app.py"], cwd=ROOT, env=os.environ | named, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 1 and said in ended.stderr and "Traceback" not in ended.stderr
 
 
 # -------------------------------------------------------------------- the API

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from michiai.__main__ import main, parser
+from michiai.commands import app
 
 from helpers import speech
 
@@ -113,12 +114,18 @@ def test_bad_input_is_one_line(name, folder, tmp_path, monkeypatch, capsys):
     assert error.startswith(f"michiai {command[0]}: ") and said in error and "expected" in error
 
 
+def test_the_page_needs_its_packages(monkeypatch, capsys):
+    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    assert main(["app"]) == 2
+    assert "needs gradio, fastrtc, librosa, not found here; expected" in capsys.readouterr().err
+
+
 def test_a_wrong_model_folder(tmp_path, capsys):
     assert main(["transcribe", "x.wav", "--model", str(tmp_path)]) == 2
     assert "config.json" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["converse", "transcribe", "speak", "evaluate", "bench"])
+@pytest.mark.parametrize("command", ["converse", "transcribe", "speak", "app", "evaluate", "bench"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         parser().parse_args([command, "--help"])
