@@ -1,6 +1,7 @@
 """evaluate: all figures of a checkpoint."""
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -105,7 +106,8 @@ def run(args: argparse.Namespace) -> None:
             *args.parts,
         ]
     )
-    result = {"command": command} | result
+    weights = hashlib.sha256((Path(args.model) / "model.safetensors").read_bytes()).hexdigest()
+    result = {"command": command, "weights_sha256": weights} | result
     if before is not None:
         try:
             result["against"] = compare(rows, before, set(args.parts))
@@ -114,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
     for text in tables(result, rows, args.wrong):
         print(text, end="\n\n")
     if args.json:
-        Path(args.json).write_text(json.dumps({"result": result, "rows": plain(rows)}, indent=1) + "\n")
+        Path(args.json).write_text(json.dumps({"result": plain(result), "rows": plain(rows)}, indent=1) + "\n")
     print(json.dumps(plain(result)))
 
 

@@ -22,10 +22,11 @@ from .speed import measure
 from .text import run_text
 
 ASKED = {"converse", "hear", "say", "turn"}  # one pass over the questions serves all of these
-KINDS = {  # of jobs whose saved rows hold all of a part's bars; they have no speaker embeddings, which voice needs
+KINDS = {  # of jobs whose rows hold all of a part's bars
     **dict.fromkeys(ASKED, {"question"}),
     "duplex": {"pause", "interrupt", "backchannel"},
     "quiet": {"silence", "noise", "echo"},
+    "voice": {"voice"},
 }
 MANY_STEPS = 16
 DRAWS = 1000  # of the bootstrap
@@ -186,7 +187,7 @@ def compare(rows: dict[str, list[dict]], before: dict[str, list[dict]], wanted: 
     rows, before = ({kind: of[kind] for kind in common} for of in (rows, before))
     parts = {part for part in wanted & KINDS.keys() if KINDS[part] <= common}
     pairs = [pair for kind in common for pair in zip(rows[kind], before[kind], strict=True)]
-    if not parts or any(a.get("asked") != b.get("asked") for a, b in pairs):
+    if not parts or any(a.get(name) != b.get(name) for a, b in pairs for name in ("asked", "voice")):
         raise ValueError("the other evaluation asked something else; expected the same --questions and --seed, and a part of both")
     intervals = _intervals(_differences(*drawn, parts) for drawn in _resampled(rows, before))
     return {name: [change, *intervals[name]] for name, change in _differences(rows, before, parts).items()}
@@ -206,6 +207,8 @@ def evaluate(
     when nothing else runs here."""
     began, wanted = time.perf_counter(), set(parts)
     rows = run_jobs(path, plan(wanted, questions), seed, workers, form)
+    if "voice" in wanted:
+        rows["voice"] = voice.compared(rows["voice"])
     result = {"seed": seed, "parts": list(parts), "optimize": form} | figures(rows, wanted)
     result["spread"] = spread(rows, wanted)
     if wanted & {"text", "speed"}:

@@ -37,15 +37,24 @@ def run_voice(model: Any, seed: int, index: int) -> dict:
     }
 
 
-def likeness(rows: list[dict], who: str, all_rows: list[dict]) -> dict:
+def compared(rows: list[dict]) -> list[dict]:
+    """Rows of `run_voice` with similarities in place of embeddings, so that each can be kept and resampled by itself: of "clone" and
+    "teacher", a list each, to its own reference and to those of the other voices of the same sex.
+    """
+    found = []
+    for row in rows:
+        others = [r["reference"] for r in rows if r["sex"] == row["sex"] and r["voice"] != row["voice"]]
+        kept = {name: value for name, value in row.items() if name not in ("reference", "clone", "teacher")}
+        for who in ("clone", "teacher"):
+            kept[f"{who}_own"] = float(row[who] @ row["reference"])
+            kept[f"{who}_others"] = [float(row[who] @ other) for other in others]
+        found.append(kept)
+    return found
+
+
+def likeness(rows: list[dict], who: str) -> dict:
     """Mean similarity of "clone" or "teacher" to the reference, and its margin over references of other voices of the same sex."""
-    own = [float(row[who] @ row["reference"]) for row in rows]
-    others = [
-        float(row[who] @ r["reference"])
-        for row in rows
-        for r in all_rows
-        if r["sex"] == row["sex"] and r["voice"] != row["voice"]
-    ]
+    own, others = [row[f"{who}_own"] for row in rows], [value for row in rows for value in row[f"{who}_others"]]
     return {
         "similarity": float(np.mean(own)) if own else None,
         "margin": float(np.mean(own) - np.mean(others)) if others else None,
@@ -53,10 +62,14 @@ def likeness(rows: list[dict], who: str, all_rows: list[dict]) -> dict:
 
 
 def summarise(rows: list[dict]) -> dict:
-    """Likeness and word errors, of the model and of the teacher, over all voices and over those of a kind."""
+    """Likeness and word errors, of the model and of the teacher, over all voices and over those of a kind.
+
+    Args:
+        rows: as `compared` leaves them.
+    """
 
     def figures(some: list[dict]) -> dict:
-        clone, teacher = (likeness(some, who, rows) for who in ("clone", "teacher"))
+        clone, teacher = (likeness(some, who) for who in ("clone", "teacher"))
         said = sum(row["words"] for row in some)
         return {
             "voices": len(some),

@@ -186,7 +186,8 @@ def test_whisper_counts_numbers_as_they_are_said(monkeypatch):
 
 
 def test_voice_margin_compares_with_the_same_sex_only():
-    from michiai.evaluation.voice import summarise
+    from michiai.evaluation.suite import compare
+    from michiai.evaluation.voice import compared, summarise
 
     e = np.eye(3)
     rows = [
@@ -194,10 +195,15 @@ def test_voice_margin_compares_with_the_same_sex_only():
         | {"words": 4, "errors": i, "teacher_errors": 0}
         for i, (v, s) in enumerate(("aF", "bF", "cM"))
     ]
-    found = summarise(rows)
-    assert found["margin"] == pytest.approx(1.0) and summarise(rows[:1])["margin"] is None
+    found = summarise(compared(rows))
+    assert found["margin"] == pytest.approx(1.0) and summarise(compared(rows[:1]))["margin"] is None
     assert found["wer"] == 3 / 12 and found["teacher_wer"] == 0 and found["kinds"]["other"]["similarity"] is None
     assert "25.0 % (0.0 %)" in report.show_voice(found)
+    worse = compared([row | {"clone": row["clone"] / 2} for row in rows])
+    change = compare({"voice": compared(rows)}, {"voice": json.loads(json.dumps(worse))}, {"voice"})
+    assert change == {"voice: margin over others of the sex": pytest.approx([0.5, 0.5, 0.5])}
+    with pytest.raises(ValueError, match="asked something else"):
+        compare({"voice": compared(rows)}, {"voice": compared(rows[::-1])}, {"voice"})
 
 
 def test_figures_are_json():
