@@ -106,7 +106,8 @@ def run(args: argparse.Namespace) -> None:
             *args.parts,
         ]
     )
-    weights = hashlib.sha256((Path(args.model) / "model.safetensors").read_bytes()).hexdigest()
+    with (Path(args.model) / "model.safetensors").open("rb") as file:
+        weights = hashlib.file_digest(file, "sha256").hexdigest()
     result = {"command": command, "weights_sha256": weights} | result
     if before is not None:
         try:
@@ -115,9 +116,10 @@ def run(args: argparse.Namespace) -> None:
             print(f"michiai evaluate: no differences from {args.against}: {error}", file=sys.stderr)
     for text in tables(result, rows, args.wrong):
         print(text, end="\n\n")
+    figures = plain(result)
     if args.json:
-        Path(args.json).write_text(json.dumps({"result": plain(result), "rows": plain(rows)}, indent=1) + "\n")
-    print(json.dumps(plain(result)))
+        Path(args.json).write_text(json.dumps({"result": figures, "rows": plain(rows)}, indent=1) + "\n")
+    print(json.dumps(figures))
 
 
 def read_rows(path: str) -> dict[str, list[dict]]:
