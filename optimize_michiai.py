@@ -26,7 +26,7 @@ from .packed_michiai import (
     TableHead,
     quantise_rows,
 )
-from .runner_michiai import TraceRunner, give_back, use_graph
+from .runner_michiai import TraceRunner, give_back, let_go_of_file, use_graph
 from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, FeedForward
 
 MODES = ("cpu-int8", "cuda")
@@ -120,23 +120,30 @@ def use_int8(model: Any) -> None:
         for holder in (model, llm):
             holder._tied_weights_keys = None  # the head has no weights of its own any more
     _replace(vocoder, _matrix, keep=vocoder.head)
+    for part in (vocoder, model.codec):
+        for name, child in part.named_children():
+            if name not in ("head", "mel"):  # what makes samples, or is made of them, stays float32
+                child.to(torch.bfloat16)
     model.config.optimized = "cpu-int8"
 
 
 def prepare(model: Any) -> None:
     """Bring a model that has such layers into the form that computes."""
-    for part in (model.vocoder, model.codec):
-        for name, child in part.named_children():
-            if name not in ("head", "mel"):  # what makes samples, or is made of them, stays float32
-                child.to(torch.bfloat16)
     for module in model.modules():
         if isinstance(module, Int8Rows):
             module.pack()
-    for module in model.modules():  # loaded values are parts of the file, which would stay mapped whole
+    # Loaded values are parts of the file, mapped into memory. What every frame reads is copied, aligned as kernels like it; the
+    # table, looked up row by row, and the codec, which only makes voices, stay there, and no page of it is held before it is read.
+    table = model.backbone.language_model.get_input_embeddings()
+    seldom = {table, *model.codec.modules()}
+    for module in model.modules():
+        if module in seldom:
+            continue
         for value in module.parameters(recurse=False):
             value.data = value.data.clone()
         for name, value in list(module.named_buffers(recurse=False)):
             setattr(module, name, value.clone())  # not `.data`: a view goes on holding what it was a view of
+    let_go_of_file(table.weight)
     model.backbone.memory_dtype = model.listen.transformer.memory_dtype = torch.bfloat16
     model.requires_grad_(False).eval()
     model.runner = TraceRunner(model)

@@ -15,10 +15,12 @@ On a CPU the same lines run without a graph, so that all but the capture itself 
 import contextlib
 import copy
 import ctypes
+import mmap
 import threading
 import warnings
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -257,6 +259,17 @@ def give_back() -> None:
     """Hand memory that was used and is free again back to the system; glibc would keep it."""
     with contextlib.suppress(OSError, AttributeError):  # another C library has no need of it
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def let_go_of_file(tensor: Tensor) -> None:
+    """Hold no page of the file that `tensor` is mapped from, if it is: what is touched later is read again then."""
+    address = tensor.data_ptr()
+    with contextlib.suppress(OSError, AttributeError):  # Linux knows where it lies; elsewhere the pages stay until memory is short
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            span, _, _, _, inode, *_ = line.split()
+            first, last = (int(end, 16) for end in span.split("-"))
+            if first <= address < last and inode != "0":
+                ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), mmap.MADV_DONTNEED)
 
 
 def _zeros(like: Tensor) -> Tensor:

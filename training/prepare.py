@@ -5,12 +5,16 @@
 
 Without `--listen` the user's text is that of the script, and the embeddings are absent: enough to start with. The duplex stage then reads
 frames only: own latents and own text, and of the user what the listen head really heard, mistakes included.
+
+With `--copies N` every clip is there N times more, played faster or slower: other vocal tracts, other voices (as the speed perturbation
+of Ko et al., Interspeech 2015, which recognisers of speakers take for more speakers). For readings in voices that are few or slow to make.
 """
 
 import argparse
 import json
 import math
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.data.streams import place_words
+from michiai.data.tts import to_rate
 from michiai.listen_michiai import ListenHead, greedy_text
 from michiai.training.audio_data import augment_audio, noise_bank, uniform, warp_mel
 from michiai.training.common import load_part, save_tensors
@@ -30,6 +35,7 @@ from michiai.training.encoder import load_encoder
 from michiai.training.listen import load_table
 
 PASSES = 2  # of the listen head over a shard
+SPEEDS = (0.85, 1.18)  # of copies
 
 
 def own_stream(info: dict, tokenizer: PreTrainedTokenizerBase, n_frames: int, config: MichiAIConfig) -> list[int]:
@@ -46,6 +52,19 @@ def own_stream(info: dict, tokenizer: PreTrainedTokenizerBase, n_frames: int, co
         words += spoken
         words.append(("<done>", end + lead * frame, end + lead * frame))
     return place_words(words, tokenizer, n_frames, at="start", offset_frames=lead)
+
+
+def played(clip: np.ndarray, speed: float) -> np.ndarray:
+    """An int16 clip [N] at another speed: [N / speed]."""
+    return np.clip(to_rate(clip.astype(np.float32), 1 / speed), -32768, 32767).round().astype(np.int16)
+
+
+def timed(info: dict, speed: float) -> dict:
+    """The description of a dialogue that is played at another speed."""
+    words = {name: [(word, start / speed, end / speed) for word, start, end in info[name]] for name in ("user_words", "model_words")}
+    turns = [{**turn, "start": turn["start"] / speed, "end": turn["end"] / speed} for turn in info["turns"]]
+    injections = [(time / speed, text) for time, text in info["injections"]]
+    return {**info, **words, "turns": turns, "injections": injections, "model_voice": f"{info['model_voice']}:x{speed:.2f}"}
 
 
 def pad_frames(rows: list[np.ndarray], frame_size: int) -> Tensor:
@@ -106,20 +125,29 @@ class Preparer(nn.Module):
         return warp_mel(mel, torch.ones(len(mel), device=mel.device), mel.shape[2], stretch, self.config.sampling_rate / 2)
 
     @torch.inference_mode()
-    def shard(self, path: Path) -> tuple[dict[str, Tensor], list[dict]]:
-        """Frames of all dialogues of a shard, concatenated, with offsets; and their descriptions."""
+    def shard(self, path: Path, speeds: np.random.Generator | None = None) -> tuple[dict[str, Tensor], list[dict]]:
+        """Frames of all dialogues of a shard, concatenated, with offsets; and their descriptions.
+
+        Args:
+            speeds: draws a speed for each dialogue, at which all its sound is played; None: as it is.
+        """
         infos = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
         size = self.config.frame_size
         with safe_open(path, "pt") as f:
             audio, offsets = f.get_tensor("audio").numpy(), f.get_tensor("offsets").tolist()
             reference, cuts = f.get_tensor("reference").numpy(), f.get_tensor("reference_offsets").tolist()
-        spans = list(zip(offsets[:-1], offsets[1:], strict=True))
-        lengths = [math.ceil((b - a) / size) for a, b in spans]
-        user = pad_frames([audio[0, a:b] for a, b in spans], size).to(self.table.device)
+        users, models = ([row[a:b] for a, b in pairwise(offsets)] for row in audio)
+        voices = [reference[a:b] for a, b in pairwise(cuts)]
+        if speeds is not None:
+            drawn = np.exp(speeds.uniform(*np.log(SPEEDS), len(infos)))
+            infos = [timed(info, speed) for info, speed in zip(infos, drawn, strict=True)]
+            users, models, voices = ([played(clip, speed) for clip, speed in zip(clips, drawn, strict=True)]
+                                     for clips in (users, models, voices))
+        lengths = [math.ceil(len(clip) / size) for clip in users]
+        user = pad_frames(users, size).to(self.table.device)
         heard = self.heard(infos, user, lengths)
         with torch.autocast(user.device.type, torch.bfloat16):
-            latents = self.codec(pad_frames([audio[1, a:b] for a, b in spans], size).to(user.device)).cpu()
-        voices = [reference[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+            latents = self.codec(pad_frames(models, size).to(user.device)).cpu()
         voice_lengths = [len(v) // size for v in voices]
         voice = self.codec(pad_frames(voices, size).to(user.device)).cpu()
         own = [torch.tensor(own_stream(i, self.tokenizer, n, self.config)) for i, n in zip(infos, lengths, strict=True)]
@@ -145,6 +173,8 @@ def main() -> None:
     p.add_argument("--table", required=True, help="weights with backbone.*: the frozen embedding table")
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--out", type=Path, required=True, help="folder for the frames")
+    p.add_argument("--copies", type=int, default=0, metavar="N",
+                   help="every clip N times more, at other speeds: more voices (default: %(default)s)")
     p.add_argument("--threads", type=int, default=1)
     args = p.parse_args()
     torch.set_num_threads(args.threads)
@@ -153,12 +183,14 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     preparer = Preparer(config, tokenizer, args.codec, args.listen, args.table).to(device)
     args.out.mkdir(parents=True, exist_ok=True)
-    for path in tqdm(sorted(args.data.glob("*.safetensors")), desc="frames", unit="shard"):
-        target = args.out / path.name
+    shards = [(path, copy) for path in sorted(args.data.glob("*.safetensors")) for copy in range(args.copies + 1)]
+    for path, copy in tqdm(shards, desc="frames", unit="shard"):
+        target = args.out / (f"{path.stem}-{copy}.safetensors" if copy else path.name)
         if target.exists():
             continue
-        torch.manual_seed(zlib.crc32(path.name.encode()))
-        tensors, infos = preparer.shard(path)
+        seed = zlib.crc32(target.name.encode())
+        torch.manual_seed(seed)
+        tensors, infos = preparer.shard(path, np.random.default_rng(seed) if copy else None)
         target.with_suffix(".jsonl").write_text("".join(json.dumps(i) + "\n" for i in infos))
         save_tensors(target, tensors)
 
