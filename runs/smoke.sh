@@ -26,7 +26,7 @@ $PY -m michiai.training.prepare --data "$RUN/data" --codec "$RUN/codec/model.saf
   --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames"
 $PY -m michiai.data "$RUN/read" --hours 0.02 --seed 1 --split train --workers 1 --reading
 $PY -m michiai.training.prepare --data "$RUN/read" --codec "$RUN/codec/model.safetensors" --listen "$RUN/listen/model.safetensors" \
-  --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/readings"
+  --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/readings" --copies 1
 
 # 3. together, and the vocoder against discriminators
 $PY -m michiai.training.duplex --init "$RUN/virtual/model.safetensors" --frames "$RUN/frames" --readings "$RUN/readings" --tokenizer "$RUN/tokenizer" \

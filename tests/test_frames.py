@@ -9,6 +9,7 @@ from michiai.data.grammar import make_script
 from michiai.data.text import dialogue_text
 from michiai.training.duplex import DuplexStage
 from michiai.training.frames import IGNORE, Rows, virtual_dialogue
+from michiai.training.prepare import played, timed
 from michiai.training.text import own_words
 
 from helpers import TINY, tiny_config
@@ -74,6 +75,20 @@ def test_turns_follow_the_timings_of_a_script() -> None:
     assert [turn["who"] for turn in turns] == [turn.who for turn in script.turns]
     cut = next(i for i, turn in enumerate(script.turns) if turn.timing == "interrupt")
     assert turns[cut]["start"] < turns[cut - 1]["end"] <= turns[cut]["start"] + 0.76
+
+
+@pytest.mark.parametrize("speed", [0.85, 1.18])
+def test_a_copy_at_another_speed_has_its_words_where_they_sound(speed: float) -> None:
+    clip = np.zeros(16_000, np.int16)
+    clip[6_000:7_000] = 20_000 * np.sin(np.arange(1_000))
+    info = {"user_words": [], "model_words": [("hey", 0.375, 0.4375)], "model_voice": "a", "injections": [(0.5, "so")],
+            "turns": [{"who": "model", "start": 0.375, "end": 0.4375, "text": "hey", "timing": "after"}]}
+    copy, told = played(clip, speed), timed(info, speed)
+    loud = np.flatnonzero(np.abs(copy) > 10_000) / 16_000
+    assert copy.dtype == np.int16 and len(copy) == round(len(clip) / speed)
+    assert told["model_words"] == [("hey", pytest.approx(loud[0], abs=1e-3), pytest.approx(loud[-1], abs=1e-3))]
+    assert (told["turns"][0]["start"], told["turns"][0]["end"]) == told["model_words"][0][1:]
+    assert told["injections"] == [(0.5 / speed, "so")] and told["model_voice"] != info["model_voice"]
 
 
 def test_every_part_learns_from_a_batch(rows: Rows) -> None:
