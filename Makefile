@@ -1,5 +1,6 @@
 # make talk    hold a conversation with a bundled question: writes and plays out/answer.wav, draws out/answer.png
 # make app     the Space: talk to it in the browser, at http://127.0.0.1:7860
+# make serve   converse over a WebSocket, as clients of OpenAI's Realtime API do, at ws://127.0.0.1:8000/v1/realtime
 # make test    the tests
 # make count   parameters of the release model, part by part
 # make clean   remove what these made
@@ -11,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 PY ?= .venv/bin/python
 SETUP = $(if $(filter .venv/bin/python,$(PY)),bash scripts/setup.sh $(1),true)
 
-.PHONY: talk app test count clean
+.PHONY: talk app serve test count clean
 
 talk:
 	@$(call SETUP,core)
@@ -22,6 +23,10 @@ talk:
 app:
 	@$(call SETUP,app)
 	$(PY) app.py
+
+serve:
+	@$(call SETUP,app)
+	$(PY) -m michiai serve
 
 test:
 	@$(call SETUP,full)

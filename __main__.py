@@ -1,9 +1,9 @@
-"""`python -m michiai`: converse, transcribe, speak, app, evaluate, bench."""
+"""`python -m michiai`: converse, transcribe, speak, app, serve, evaluate, bench."""
 
 import argparse
 import sys
 
-from .commands import app, bench, converse, evaluate, speak, transcribe
+from .commands import app, bench, converse, evaluate, serve, speak, transcribe
 
 
 def parser() -> argparse.ArgumentParser:
@@ -13,7 +13,7 @@ def parser() -> argparse.ArgumentParser:
         "Try: python -m michiai converse examples/question.wav answer.wav",
     )
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (converse, transcribe, speak, app, evaluate, bench):
+    for command in (converse, transcribe, speak, app, serve, evaluate, bench):
         command.add(commands)
     return p
 

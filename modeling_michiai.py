@@ -185,6 +185,12 @@ class MichiAIModel(PreTrainedModel):
             audio = torch.zeros(batch, self.config.frame_size, device=like.device)
             self.runner.ready(audio, state, like.new_zeros(batch, self.config.latent_dim), flow_steps)
 
+    def warm_up(self) -> None:
+        """Hold a short conversation after prompts of all lengths: the first frames of a process, and of a longer prompt, are slow."""
+        for length in range(1, self.config.max_prompt, 128):
+            with self.session(voice=Voice(torch.zeros(length, self.config.latent_dim))) as session:
+                session.push(torch.zeros(self.config.sampling_rate // 2))
+
     def frame(
         self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True, run: Callable = directly
     ) -> StepOutput:

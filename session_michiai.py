@@ -135,7 +135,7 @@ class DuplexSession:
         self._generator = torch.Generator().manual_seed(self.seed)
         self._pending, self._resampler, self._rate = torch.zeros(0), None, 0
         self._queue: list[int] | None = None  # tokens that `read` wants said
-        self.index, self.speaking, self._since = 0, False, 0
+        self.index, self.speaking, self._since, self._stopping = 0, False, 0, False
         self._unsaid, self._owing = 1.0, False  # probability that nothing new is said yet; whether the user waits for an answer
         self.model.prompt(self._state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype))
         self.model.expect(self._state, self._expected)
@@ -192,6 +192,11 @@ class DuplexSession:
                              "half of the text window: inject it in parts, or shorten it")
         self.model.inject(self._state, tokens.to(self.model.default_voice.device))
         self.model.expect(self._state, text)
+
+    def stop(self) -> None:
+        """Fall silent with the next frame, in the midst of a word if need be; nothing happens while the model is silent."""
+        self._check_open()
+        self._stopping = self.speaking
 
     # ---------------------------------------------------------------- sound
 
@@ -271,7 +276,7 @@ class DuplexSession:
         if token == self.special["<turn>"]:
             self.speaking, self._since = True, self.index
         elif token == self.special["<done>"]:
-            self.speaking = False
+            self.speaking = self._stopping = False
         text = self._word(token)
         frame = Frame(self.index, sound, text, self._word(int(out.user_text)), self.speaking,
                       float(out.turn_probability), spent)
@@ -286,7 +291,7 @@ class DuplexSession:
         if self.speaking:
             for name in ("<turn>", "<user>", "<instructions>", "<context>"):
                 allowed[:, special[name]] = False
-            if (self.index - self._since) / self.config.frame_rate > self.options.max_answer_seconds:
+            if self._stopping or (self.index - self._since) / self.config.frame_rate > self.options.max_answer_seconds:
                 return torch.full_like(logits[:, 0], special["<done>"], dtype=torch.long)
         else:
             allowed[:] = False

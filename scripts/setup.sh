@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv and installs MichiAI into it; installs the speech synthesisers of the system where it may, else says how.
-#   bash scripts/setup.sh [core|app|full]     core: to talk; app: also in the browser; full: also to train, evaluate and test
+#   bash scripts/setup.sh [core|app|full]     core: to talk; app: also in the browser and to serve; full: also to train, evaluate and test
 set -euo pipefail
 cd "$(dirname "$0")/.."
 WHAT=${1:-core}
@@ -38,10 +38,10 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
   # torch first and alone, so that nothing else can choose another one
   .venv/bin/python -m pip install -q $TORCH
   if [ "$WHAT" = full ]; then
-    .venv/bin/python -m pip install -q -e ".[app,train,eval,dev]"
+    .venv/bin/python -m pip install -q -e ".[app,serve,train,eval,dev]"
     touch .venv/.installed-core .venv/.installed-app
   elif [ "$WHAT" = app ]; then
-    .venv/bin/python -m pip install -q -e ".[app]"
+    .venv/bin/python -m pip install -q -e ".[app,serve]"
     touch .venv/.installed-core
   else
     .venv/bin/python -m pip install -q -e .

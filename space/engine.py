@@ -45,10 +45,7 @@ class Engine:
             for path in sorted(EXAMPLES.glob("voice_*.wav"))
         }
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-        for length in range(1, self.model.config.max_prompt, 128):  # the first steps of a process are slow, and those of a longer prompt
-            voice = self.Voice(torch.zeros(length, self.model.config.latent_dim))
-            with self.model.session(voice=voice) as session:
-                session.push(torch.zeros(self.rate // 2))
+        self.model.warm_up()
 
     def voice(self, path: str | Path | None) -> Any:
         """A Voice from its file; None without one."""

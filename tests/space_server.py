@@ -1,4 +1,4 @@
-"""A running Space for tests: app.py in a process of its own, on a free port."""
+"""A running Space, or another server, for tests: in a process of its own, on a free port."""
 
 import os
 import socket
@@ -22,8 +22,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(log: Path, command: tuple[str, ...] = ("app.py",), **environment: str) -> Iterator[str]:
-    """Start the Space with these environment variables; gives its address."""
+def running(log: Path, command: tuple[str, ...] = ("app.py",), path: str = "", **environment: str) -> Iterator[str]:
+    """Start the Space with these environment variables; gives its address, once `path` of it answers."""
     port = free_port()
     env = {k: v for k, v in os.environ.items() if k not in ("SPACE_ID", "PYTHONPATH")}
     env |= {"PORT": str(port), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **environment}
@@ -35,7 +35,7 @@ def running(log: Path, command: tuple[str, ...] = ("app.py",), **environment: st
     try:
         for _ in range(START * 2):
             try:
-                urllib.request.urlopen(address, timeout=60).read()
+                urllib.request.urlopen(address + path, timeout=60).read()
                 break
             except OSError:
                 assert server.poll() is None, log.read_text()[-3000:]

@@ -1,0 +1,73 @@
+"""serve: conversations over a WebSocket, for programs."""
+
+import argparse
+import logging
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from michiai.evaluation.load import ROOT, load_model
+
+from .shared import add_model
+
+HELP = "converse over a WebSocket, as clients of OpenAI's Realtime API do"
+NEEDS = ("starlette", "uvicorn", "websockets")
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+LARGEST = 16 * 2**20  # bytes of a message: some 4 minutes of sound
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    p = commands.add_parser(
+        "serve", help=HELP,
+        description=f"{HELP}: ws://HOST:PORT/v1/realtime. With MICHIAI_API_KEY in the environment clients must send that key.",
+    )
+    add_model(p)
+    p.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    p.add_argument("--port", type=int, default=os.environ.get("PORT", 8000),
+                   help="port to listen at (default: PORT of the environment, or 8000)")
+    p.add_argument("--sessions", type=int, default=4, help="conversations at once (default: %(default)s)")
+    p.add_argument("--voices", type=Path, default=ROOT / "examples", metavar="DIR",
+                   help="folder of voices that clients may ask for by the name of the file: recordings, or files of Voice.save "
+                        "(default: those of the examples)")
+    p.set_defaults(run=run)
+
+
+def read_voices(model: object, folder: Path) -> dict:
+    """{name: Voice} of a folder; of the examples those whose files are named voice_NAME."""
+    if not folder.is_dir():
+        raise ValueError(f"--voices is {str(folder)!r}, which is no folder; expected one of recordings or voice files")
+    pattern = "voice_*" if folder == ROOT / "examples" else "*"
+    from michiai.voice_michiai import Voice
+
+    voices = {}
+    for path in sorted(folder.glob(pattern)):
+        if path.suffix == ".safetensors":
+            voices[path.stem.removeprefix("voice_")] = Voice.load(path).check(model.config)
+        elif path.suffix in SOUNDS:
+            voices[path.stem.removeprefix("voice_")] = model.voice(str(path))
+    return voices
+
+
+def run(args: argparse.Namespace) -> None:
+    missing = [name for name in NEEDS if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"the server needs {', '.join(missing)}, not found here; expected what `pip install -e .[serve]` brings")
+    import uvicorn
+
+    from michiai.serving.server import Server
+
+    torch.set_num_threads(1)  # models this small are fastest on one thread
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(args.model, device)
+    voices = read_voices(model, args.voices)
+    if device == "cpu" and model.config.optimized is None:
+        try:
+            model.optimize("cpu-int8")
+        except ValueError as error:  # not an x86 CPU
+            logging.getLogger(__name__).warning("the model runs as it is: %s", error)
+    model.warm_up()
+    server = Server(model, "michiai", voices, args.sessions, os.environ.get("MICHIAI_API_KEY"))
+    print(f"voices: {', '.join(['default', *voices])}\nlistening at ws://{args.host}:{args.port}/v1/realtime", flush=True)
+    uvicorn.run(server.app, host=args.host, port=args.port, ws_max_size=LARGEST, log_level="warning")

@@ -1,0 +1,1 @@
+"""Conversations over a WebSocket, in the protocol that realtime clients speak."""

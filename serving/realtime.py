@@ -1,0 +1,342 @@
+"""A conversation in the events of OpenAI's Realtime API, as far as a model that listens while it talks can honour them.
+
+The protocol takes turns, the model does not: every 80 ms of the user's sound give 80 ms of the model's. So
+- what it says between `<turn>` and `<done>` is a response; sound is sent while there is one, in step with what comes in;
+- what it hears is an item, from the first word to the turn gate (or to a second without words), during responses, too;
+- it decides itself when it is its turn: `input_audio_buffer.commit` and `response.create` are taken, and change nothing;
+- text that is sent becomes context, at once; instructions and voice stand before the conversation and cannot change in it.
+
+No input or output here: events in, events out (https://platform.openai.com/docs/api-reference/realtime).
+"""
+
+import base64
+import binascii
+import secrets
+from typing import Any
+
+import numpy as np
+import torch
+
+from michiai.processing_michiai import StreamingResampler, check_rate
+from michiai.session_michiai import DuplexSession, Frame
+from michiai.voice_michiai import Voice
+
+RATE = 24_000  # of the protocol's PCM, unless a client asks for another
+TAIL = 2  # frames after `<done>` in which the last sound dies away
+PAUSE = 1.0  # seconds without a word that end what the user says, should the turn gate not
+PATIENCE = 10.0  # seconds after the last sound of the client for which silence goes on to pass
+
+
+class RealtimeError(ValueError):
+    """What a client did wrong: `code` and `param` as the protocol names them."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.param = code, param
+
+
+def new_id(kind: str) -> str:
+    return f"{kind}_{secrets.token_hex(10)}"
+
+
+def error_event(error: Exception, cause: str | None = None) -> dict:
+    """An error as the client is told it; `cause`: the `event_id` of what it answers."""
+    told = {name: getattr(error, name, other) for name, other in (("code", "invalid_value"), ("param", None))}
+    told["message"] = " ".join(str(error).split())
+    return {"type": "error", "error": {"type": "invalid_request_error", **told, "event_id": cause}}
+
+
+def object_at(holder: dict, name: str, param: str) -> dict:
+    """`holder[name]`, empty where it is missing; raises where it is no object."""
+    value = holder.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise RealtimeError("invalid_type", f"{param} is {value!r}; expected an object", param)
+    return value or {}
+
+
+def text_of(content: Any) -> str:
+    """The text of an item's content; raises where there is anything else."""
+    parts = content if isinstance(content, list) else []
+    if not parts or any(not isinstance(part, dict) or part.get("type") not in ("input_text", "text") for part in parts):
+        raise RealtimeError("invalid_value", "expected an item whose content is a list of input_text; "
+                            "sound goes to input_audio_buffer.append", "item.content")
+    return " ".join(str(part.get("text", "")) for part in parts).strip()
+
+
+class Conversation:
+    """What one connection holds.
+
+    Args:
+        model: a MichiAIModel.
+        name: of the model, as clients are told it.
+        voices: those that a client may ask for by name.
+    """
+
+    def __init__(self, model: Any, name: str, voices: dict[str, Voice]) -> None:
+        self.model, self.voices, self.session = model, voices, None
+        self.id, self.seed = new_id("sess"), secrets.randbits(31)
+        self.instructions, self.voice, self.name, self.rates = "", "default", name, {"input": RATE, "output": RATE}
+        self.waiting: list[np.ndarray] = []  # sound not yet pushed, int16
+        self.resampler: StreamingResampler | None = None
+        self.newest: str | None = None  # id of the newest item
+        self.response: dict | None = None
+        self.heard: dict | None = None  # the item of what the user is saying
+        self.tail = 0
+        self.user_frame = 0  # at which the client was last heard from
+
+    # ---------------------------------------------------------------- events of the client
+
+    def opened(self) -> dict:
+        return {"type": "session.created", "session": self.described()}
+
+    def receive(self, event: Any) -> list[dict]:
+        """Answer an event; raises RealtimeError or ValueError where it cannot be honoured, and nothing has changed then."""
+        kind = event.get("type") if isinstance(event, dict) else None
+        handlers = {
+            "session.update": self._update,
+            "input_audio_buffer.append": self._append,
+            "input_audio_buffer.clear": self._clear,
+            "input_audio_buffer.commit": lambda event: [],
+            "conversation.item.create": self._tell,
+            "response.create": lambda event: [],
+            "response.cancel": self._cancel,
+        }
+        if kind not in handlers:
+            raise RealtimeError("unknown_event", f"type is {kind!r}; expected one of {', '.join(handlers)}", "type")
+        return handlers[kind](event)
+
+    def _update(self, event: dict) -> list[dict]:
+        wanted = object_at(event, "session", "session")
+        audio = object_at(wanted, "audio", "session.audio")
+        sides = {side: object_at(audio, side, f"session.audio.{side}") for side in self.rates}
+        instructions, voice = wanted.get("instructions", self.instructions), sides["output"].get("voice", self.voice)
+        voice = voice.get("id") if isinstance(voice, dict) else voice
+        if not isinstance(instructions, str):
+            raise RealtimeError("invalid_type", f"instructions is {instructions!r}; expected text", "session.instructions")
+        rates = {side: self._rate(given.get("format"), self.rates[side], f"session.audio.{side}.format") for side, given in sides.items()}
+        if wanted.get("output_modalities", ["audio"]) != ["audio"]:
+            raise RealtimeError("unsupported", f"output_modalities is {wanted['output_modalities']!r}; expected ['audio'], "
+                                "which comes with its transcript", "session.output_modalities")
+        if wanted.get("tools"):
+            raise RealtimeError("unsupported", "this model calls no tools; expected session.tools to be empty", "session.tools")
+        if sides["input"].get("turn_detection", "as it is") is None:
+            raise RealtimeError("unsupported", "turn_detection is null; expected it to be left out: "
+                                "the model itself knows when it is its turn", "session.audio.input.turn_detection")
+        if voice not in ("default", *self.voices):
+            raise RealtimeError("invalid_value", f"voice is {voice!r}; expected one of {', '.join(['default', *self.voices])}",
+                                "session.audio.output.voice")
+        if self.session is not None and (instructions, voice, rates) != (self.instructions, self.voice, self.rates):
+            raise RealtimeError("session_started", "instructions, voice and formats stand before the conversation, which has begun; "
+                                "expected them before the first sound. Facts may come at any time, by conversation.item.create", "session")
+        if instructions != self.instructions or voice != self.voice:
+            self._begun(instructions, voice).close()  # is it too long? said now, not with the first sound
+        self.instructions, self.voice, self.rates = instructions, voice, rates
+        return [{"type": "session.updated", "session": self.described()}]
+
+    def _append(self, event: dict) -> list[dict]:
+        try:
+            data = base64.b64decode(event.get("audio") or "", validate=True)
+        except (binascii.Error, ValueError, TypeError) as error:
+            raise RealtimeError("invalid_value", "audio is not base64; expected 16-bit little-endian PCM, mono", "audio") from error
+        if len(data) % 2:
+            raise RealtimeError("invalid_value", f"audio holds {len(data)} bytes; expected 16-bit samples, an even number", "audio")
+        if self.session is None:
+            self._begin()
+        self.waiting.append(np.frombuffer(data, "<i2").copy())  # what bytes hold may not be written to
+        self.user_frame = self.session.index
+        return []
+
+    def _clear(self, event: dict) -> list[dict]:
+        self.waiting.clear()
+        return [{"type": "input_audio_buffer.cleared"}]
+
+    def _tell(self, event: dict) -> list[dict]:
+        item = event.get("item")
+        if not isinstance(item, dict) or item.get("type") != "message" or item.get("role") not in ("system", "user"):
+            raise RealtimeError("unsupported", "expected an item of type message and role system or user", "item")
+        text = text_of(item.get("content"))
+        if not text:
+            raise RealtimeError("invalid_value", "the text is empty; expected a sentence: the train leaves at nine", "item.content")
+        if self.session is None:
+            self._begin()
+        self.session.inject(text)
+        item = {"id": item.get("id") or new_id("item"), "object": "realtime.item", "status": "completed",
+                **{key: item[key] for key in ("type", "role", "content")}}
+        return self._added(item)
+
+    def _cancel(self, event: dict) -> list[dict]:
+        if self.response is None or self.tail:
+            raise RealtimeError("response_cancel_not_active", "the model is silent; expected a response that is going on")
+        self.session.stop()
+        self.response["status"], self.response["status_details"] = "cancelled", {"type": "cancelled", "reason": "client_cancelled"}
+        return []
+
+    # ---------------------------------------------------------------- the session
+
+    def _rate(self, form: Any, now: int, param: str) -> int:
+        if form is None:
+            return now
+        if not isinstance(form, dict) or form.get("type", "audio/pcm") != "audio/pcm":
+            raise RealtimeError("unsupported", f"the format is {form!r}; expected audio/pcm", param)
+        try:
+            return check_rate(form.get("rate", RATE))
+        except ValueError as error:
+            raise RealtimeError("invalid_value", str(error), f"{param}.rate") from error
+
+    def _begun(self, instructions: str, voice: str) -> DuplexSession:
+        return self.model.session(voice=self.voices.get(voice), instructions=instructions, seed=self.seed)
+
+    def _begin(self) -> None:
+        self.session = self._begun(self.instructions, self.voice)
+        self.resampler = StreamingResampler(self.model.config.sampling_rate, self.rates["output"])
+
+    def described(self) -> dict:
+        """The session object of the protocol."""
+        pcm = {side: {"type": "audio/pcm", "rate": rate} for side, rate in self.rates.items()}
+        return {
+            "type": "realtime", "object": "realtime.session", "id": self.id, "model": self.name, "output_modalities": ["audio"],
+            "instructions": self.instructions, "tools": [], "tool_choice": "none",
+            "audio": {
+                "input": {"format": pcm["input"], "transcription": {"model": self.name},
+                          "turn_detection": {"type": "semantic_vad", "create_response": True, "interrupt_response": True}},
+                "output": {"format": pcm["output"], "voice": self.voice},
+            },
+        }
+
+    def close(self) -> None:
+        if self.session is not None:
+            self.session.close()
+
+    # ---------------------------------------------------------------- frames
+
+    @property
+    def expects_time(self) -> bool:
+        """Whether silence should pass for a client that has stopped sending: something may still be said."""
+        if self.session is None:
+            return False
+        quiet = (self.session.index - self.user_frame) / self.model.config.frame_rate
+        return self.response is not None or quiet < PATIENCE
+
+    def silence(self, seconds: float) -> None:
+        """The client sent nothing for so long."""
+        self.waiting.append(np.zeros(round(seconds * self.rates["input"]), np.int16))
+
+    def frame(self) -> list[dict] | None:
+        """Compute the next frame, if its sound has come: its events, else None."""
+        size = self.rates["input"] // 50  # 20 ms: never more than one frame at a time
+        while self.waiting:
+            piece, rest = self.waiting[0][:size], self.waiting[0][size:]
+            self.waiting[:1] = [rest] if len(rest) else []
+            frames = self.session.push(piece, sampling_rate=self.rates["input"])
+            if frames:
+                return [event for frame in frames for event in self._events(frame)]
+        return None
+
+    def _events(self, frame: Frame) -> list[dict]:
+        events = self._hearing(frame)
+        if frame.speaking and (self.response is None or self.tail):
+            events += self._end_response() if self.response else []
+            events += self._begin_response()
+        sound = self.resampler.push(frame.audio)
+        if self.response is not None:
+            events += self._saying(frame, sound)
+            if not frame.speaking:
+                self.tail += 1
+                events += self._end_response() if self.tail > TAIL else []
+        return events
+
+    def _milliseconds(self, frame: int) -> int:
+        return round(max(0, frame) * 1000 / self.model.config.frame_rate)
+
+    # ---------------------------------------------------------------- what the user says
+
+    def _hearing(self, frame: Frame) -> list[dict]:
+        events: list[dict] = []
+        delay = self.model.config.listen_config.delay  # frames after a word's end until it becomes known
+        if frame.user_text:
+            if self.heard is None:
+                self.heard = {"id": new_id("item"), "text": "", "last": 0, "finished": 0, "committed": False}
+                events.append({"type": "input_audio_buffer.speech_started", "audio_start_ms": self._milliseconds(frame.index + 1 - delay),
+                               "item_id": self.heard["id"]})
+            self.heard["text"] += frame.user_text
+            self.heard["last"], self.heard["finished"] = frame.index, 0
+            events.append({"type": "conversation.item.input_audio_transcription.delta", "item_id": self.heard["id"], "content_index": 0,
+                           "delta": frame.user_text})
+        elif self.heard is not None:
+            said, pause = self.heard, (frame.index - self.heard["last"]) / self.model.config.frame_rate
+            said["finished"] = said["finished"] + 1 if frame.turn_probability > 0.5 else 0
+            if pause > PAUSE or said["finished"] > delay + 1:  # the gate knows of the end before the last word is known
+                events += self._commit()
+                events.append({"type": "conversation.item.input_audio_transcription.completed", "item_id": said["id"], "content_index": 0,
+                               "transcript": said["text"].strip()})
+                self.heard = None
+        return events
+
+    def _commit(self) -> list[dict]:
+        """What the user says is an item of the conversation; words of it may still become known."""
+        if self.heard is None or self.heard["committed"]:
+            return []
+        self.heard["committed"], key, before = True, self.heard["id"], self.newest
+        item = {"id": key, "object": "realtime.item", "type": "message", "role": "user", "status": "completed",
+                "content": [{"type": "input_audio", "transcript": None}]}
+        end = self._milliseconds(self.heard["last"] + 1 - self.model.config.listen_config.delay)
+        return [
+            {"type": "input_audio_buffer.speech_stopped", "audio_end_ms": end, "item_id": key},
+            {"type": "input_audio_buffer.committed", "item_id": key, "previous_item_id": before},
+            *self._added(item),
+        ]
+
+    def _added(self, item: dict) -> list[dict]:
+        before, self.newest = self.newest, item["id"]
+        return [{"type": f"conversation.item.{what}", "item": item, "previous_item_id": before} for what in ("added", "done")]
+
+    # ---------------------------------------------------------------- what the model says
+
+    def _place(self) -> dict:
+        return {"response_id": self.response["id"], "item_id": self.response["item"]["id"], "output_index": 0}
+
+    def _begin_response(self) -> list[dict]:
+        events = self._commit()
+        item = {"id": new_id("item"), "object": "realtime.item", "type": "message", "role": "assistant", "status": "in_progress",
+                "content": []}
+        self.response, self.tail = {"id": new_id("resp"), "status": "in_progress", "status_details": None, "item": item, "text": "",
+                                    "before": self.newest}, 0
+        before, self.newest = self.newest, item["id"]
+        return [
+            *events,
+            {"type": "response.created", "response": self._response([])},
+            {"type": "response.output_item.added", "response_id": self.response["id"], "output_index": 0, "item": dict(item)},
+            {"type": "conversation.item.added", "item": dict(item), "previous_item_id": before},
+            {"type": "response.content_part.added", **self._place(), "content_index": 0, "part": {"type": "audio", "transcript": ""}},
+        ]
+
+    def _response(self, output: list[dict]) -> dict:
+        shown = {name: self.response[name] for name in ("id", "status", "status_details")}
+        return {"object": "realtime.response", **shown, "output": output, "output_modalities": ["audio"], "usage": None,
+                "audio": self.described()["audio"]["output"]}
+
+    def _saying(self, frame: Frame, sound: torch.Tensor) -> list[dict]:
+        pcm = (sound.clamp(-1, 1) * 32767).round().to(torch.int16).numpy().astype("<i2").tobytes()
+        events = [{"type": "response.output_audio.delta", **self._place(), "content_index": 0, "delta": base64.b64encode(pcm).decode()}]
+        if frame.text:
+            self.response["text"] += frame.text
+            events.append({"type": "response.output_audio_transcript.delta", **self._place(), "content_index": 0, "delta": frame.text})
+        return events
+
+    def _end_response(self) -> list[dict]:
+        text, place = self.response["text"].strip(), {**self._place(), "content_index": 0}
+        if self.response["status"] == "in_progress":
+            self.response["status"] = "completed"
+        part = {"type": "audio", "transcript": text}
+        item = {**self.response["item"], "content": [{"type": "output_audio", "transcript": text}],
+                "status": "completed" if self.response["status"] == "completed" else "incomplete"}
+        events = [
+            {"type": "response.output_audio.done", **place},
+            {"type": "response.output_audio_transcript.done", **place, "transcript": text},
+            {"type": "response.content_part.done", **place, "part": part},
+            {"type": "response.output_item.done", "response_id": self.response["id"], "output_index": 0, "item": item},
+            {"type": "conversation.item.done", "item": item, "previous_item_id": self.response["before"]},
+            {"type": "response.done", "response": self._response([item])},
+        ]
+        self.response, self.tail = None, 0
+        return events

@@ -1,0 +1,135 @@
+"""The server: a WebSocket per conversation at /v1/realtime, one thread for the model.
+
+Sound is computed as it comes. For a client that stops sending, silence passes by the clock as long as something may still be said.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from michiai.voice_michiai import Voice
+
+from .realtime import Conversation, RealtimeError, error_event, new_id
+
+logger = logging.getLogger(__name__)
+
+GAP = 0.5  # seconds without sound after which the client is taken to have stopped sending
+TICK = 0.08  # seconds of silence at a time from then on
+FULL, BROKEN = 1013, 1011  # why a WebSocket closes: try again later; an error of the server
+
+
+class Server:
+    """All conversations of this process.
+
+    Args:
+        model: a MichiAIModel, warmed up.
+        name: as clients are told it.
+        voices: by the names that clients may ask for.
+        sessions: how many may converse at once.
+        key: that clients must send as `Authorization: Bearer KEY`; None: anyone may connect.
+    """
+
+    def __init__(self, model: Any, name: str, voices: dict[str, Voice], sessions: int = 4, key: str | None = None) -> None:
+        if sessions < 1:
+            raise ValueError(f"sessions is {sessions}; expected 1 or more")
+        self.model, self.name, self.voices, self.sessions, self.key, self.open = model, name, voices, sessions, key, 0
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.app = Starlette(routes=[
+            Route("/health", self.health), Route("/v1/models", self.models), WebSocketRoute("/v1/realtime", self.realtime),
+        ])
+
+    async def health(self, request: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok", "sessions": self.open, "limit": self.sessions})
+
+    async def models(self, request: Request) -> JSONResponse:
+        return JSONResponse({"object": "list", "data": [{"id": self.name, "object": "model", "owned_by": "michiai"}]})
+
+    async def realtime(self, socket: WebSocket) -> None:
+        """One conversation, from its first to its last event."""
+        given = socket.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.key is not None and not secrets.compare_digest(given.encode(), self.key.encode()):
+            await socket.close()  # before it is accepted: 403
+            return
+        await socket.accept()
+        if self.open >= self.sessions:
+            busy = RealtimeError("session_limit", f"{self.open} conversations are going on, as many as may be; try again later")
+            await post(socket, [error_event(busy)])
+            await socket.close(FULL)
+            return
+        self.open += 1
+        conversation, inbox = Conversation(self.model, self.name, self.voices), asyncio.Queue(maxsize=8)
+        reader = asyncio.create_task(read(socket, inbox))
+        try:
+            await post(socket, [conversation.opened()])
+            await self._converse(socket, conversation, inbox)
+        except (WebSocketDisconnect, RuntimeError):  # it left while it was being told something
+            pass
+        except Exception:
+            logger.exception("a conversation broke")
+            if socket.client_state == WebSocketState.CONNECTED:
+                await socket.close(BROKEN)
+        finally:
+            reader.cancel()
+            self.open -= 1
+            await self._run(conversation.close)
+
+    async def _converse(self, socket: WebSocket, conversation: Conversation, inbox: asyncio.Queue) -> None:
+        last, patience = time.monotonic(), GAP
+        while True:
+            try:
+                text = await asyncio.wait_for(inbox.get(), patience if conversation.expects_time else None)
+            except TimeoutError:
+                now = time.monotonic()
+                conversation.silence(now - last)
+                last, patience = now, TICK
+            else:
+                if text is None:
+                    return
+                if await self._answer(socket, conversation, text) == "input_audio_buffer.append":
+                    last, patience = time.monotonic(), GAP
+            while (events := await self._run(conversation.frame)) is not None:
+                await post(socket, events)
+
+    async def _answer(self, socket: WebSocket, conversation: Conversation, text: str) -> str | None:
+        """Answer an event of the client; its type."""
+        event: Any = None
+        try:
+            event = json.loads(text)
+            events = await self._run(conversation.receive, event)
+        except json.JSONDecodeError as error:
+            events = [error_event(RealtimeError("invalid_json", f"the message is not JSON ({error}); expected one object a message"))]
+        except ValueError as error:
+            events = [error_event(error, event.get("event_id") if isinstance(event, dict) else None)]
+        await post(socket, events)
+        return event.get("type") if isinstance(event, dict) else None
+
+    async def _run(self, work: Callable, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self.worker, work, *arguments)
+
+
+async def read(socket: WebSocket, inbox: asyncio.Queue) -> None:
+    """Messages of the client into the inbox; None when it has gone. While the inbox is full the client waits."""
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        while True:
+            message = await socket.receive()
+            if message["type"] == "websocket.disconnect":
+                break
+            await inbox.put(message.get("text") or "")
+    await inbox.put(None)
+
+
+async def post(socket: WebSocket, events: list[dict]) -> None:
+    for event in events:
+        await socket.send_text(json.dumps({"event_id": new_id("event"), **event}))
