@@ -105,6 +105,30 @@ def test_every_part_learns_from_a_batch(rows: Rows) -> None:
     assert all("user_mark" in name or "lm_head" in name for name in missing), missing
 
 
+def test_blended_voices_lie_between_two_and_leave_silence_as_it_is(rows: Rows, monkeypatch) -> None:
+    monkeypatch.setattr("michiai.training.duplex.BLENDED", 1.0)
+    torch.manual_seed(0)
+    stage, (n, P, L) = DuplexStage(rows.config), (6, 12, rows.config.latent_dim)
+    kind, frame = torch.full((n, P), SOUND), torch.arange(P)[None].expand(n, P) >= 4
+    kind[:, 0] = TEXT
+    voices = torch.randn(n, 1, L)
+    latent, goal = voices.expand(n, P, L).clone(), voices.expand(n, P, L).clone()
+    silence = torch.full((L,), 0.1)
+    latent[:, 0] = latent[:, 4] = goal[:, :4] = 0  # text; no sound before the first frame; no goal before it
+    goal[:, 4:7] = silence
+    latent[-1], goal[-1] = 0, 0  # a dialogue without any sound
+    after = stage.blended({"kind": kind, "frame": frame, "latent": latent, "goal": goal})
+    assert torch.equal(after["latent"][:, [0, 4]], latent[:, [0, 4]]) and not after["latent"][-1].any() and not after["goal"][-1].any()
+    assert torch.equal(after["goal"][:, :7], goal[:, :7])
+    moved = after["goal"][:, -1] - goal[:, -1]
+    assert moved[:-1].norm(dim=-1).count_nonzero() >= 2
+    assert torch.allclose(after["latent"][:, 2] - latent[:, 2], moved, atol=1e-6), "prompt and frames move together"
+    own = voices[:, 0]
+    for row in moved[:-1].norm(dim=-1).nonzero()[:, 0].tolist():
+        ways = [(moved[row] / (own[k] - own[row])) for k in range(n - 1) if k != row]
+        assert any(torch.allclose(way, way.mean().expand(L), atol=1e-3) and 0 < way.mean() < 1 for way in ways)
+
+
 def test_from_a_reading_the_speak_head_alone_learns(rows: Rows, monkeypatch) -> None:
     n, config = 40, rows.config
     own = [0] * n

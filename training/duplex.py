@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 
-from michiai.backbone_michiai import Backbone, newest_text
+from michiai.backbone_michiai import SOUND, Backbone, newest_text
 from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.speak_michiai import SpeakHead, flow_matching_loss, self_distillation_loss
 from michiai.training.common import fit, load_part, parser, train_attention
@@ -27,6 +27,7 @@ from michiai.training.text import own_words, weighted
 PAD_WEIGHT = 0.3  # most frames hold nothing new
 DRAWS = 4  # of noise and time per position, for flow matching
 DISTIL_SHARE = 0.25
+BLENDED = 0.5  # of the rows
 
 
 class DuplexStage(nn.Module):
@@ -48,12 +49,35 @@ class DuplexStage(nn.Module):
         x = torch.where(text, b.embed_text(batch["text"]), b.embed_latents(latents))
         return torch.where(frame[..., None], frames, x)
 
+    def blended(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Half of the rows in voices between their own and another of the batch, which are many more than were ever recorded: what is
+        to be learned is to go on as the voice prompt sounds, not to know the voices of training.
+
+        The mean of a row's voice prompt moves some of the way to that of another row's, and its frames with it: those that are as far
+        from silence as that mean wholly, those half as far by a quarter, silence not at all.
+        """
+        latent, goal, frame = batch["latent"], batch["goal"], batch["frame"]
+        there = latent.abs().sum(-1, keepdim=True) > 0
+        prompt = there & (batch["kind"] == SOUND)[..., None] & ~frame[..., None]
+        count = prompt.sum(1)
+        mean, other = (latent * prompt).sum(1) / count.clamp(min=1), torch.randperm(len(latent), device=latent.device)
+        share = torch.rand_like(mean[:, :1]) * (torch.rand_like(mean[:, :1]) < BLENDED) * (count > 0) * (count[other] > 0)
+        shift = (share * (mean[other] - mean))[:, None]
+        silence = goal[torch.arange(len(goal)), frame.int().argmax(1)][:, None]  # a conversation begins with it
+        far = (mean[:, None] - silence).norm(dim=-1, keepdim=True).clamp(min=1e-3)
+
+        def moved(z: Tensor, where: Tensor) -> Tensor:
+            return z + where * shift * ((z - silence).norm(dim=-1, keepdim=True) / far).clamp(max=1).square()
+
+        return {**batch, "latent": moved(latent, there), "goal": moved(goal, frame[..., None])}
+
     def noisy(self, latents: Tensor, history: Tensor) -> Tensor:
         """Noise on the own past, so that errors do not pile up (CALM, arXiv 2509.06926): sqrt(k) eps + sqrt(1 - k) z."""
         k = self.history_noise * torch.rand(len(latents), 1, 1, device=latents.device) ** 2 * history[..., None]
         return k.sqrt() * torch.randn_like(latents) + (1 - k).sqrt() * latents
 
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        batch = self.blended(batch)
         hidden = self.backbone(self.positions(batch), batch["kind"])
         losses = {"plain": self.plain(batch["plain"].flatten(0, 1))}
         losses["loss"] = 0.5 * losses["plain"]
