@@ -2,10 +2,10 @@
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
 # Stages in brackets run side by side, one core each. The committed weights went through stages 1 to 5 in this order, but in seven short legs, each from
 # the weights of the one before (`--init`), all but the last with AdamW in place of Muon, then through stage 6, in 15 minutes of one H200 where the
-# learning rate followed the clock, and through stages 7 to 11 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
+# learning rate followed the clock, and through stages 7 to 12 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
 # All data of stages 1 to 8 were made before SVOX Pico was among the engines, those of stage 9 before Kokoro was and before users had accents, and all of them
 # with invented names of random syllables (data/words.py spells them as English now); those of stage 10 before the means of Kokoro's voices were voices, too,
-# and all but those of stage 11 with fewer question forms.
+# and all but those of stages 11 and 12 with fewer question forms.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
 SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder, the listen head and, in stage 11, the speak head
@@ -93,9 +93,9 @@ $PY -m michiai.data "$RUN/data/fresher" --hours 14 --seed 41 --split train --wor
 $PY -m michiai.data "$RUN/data/read" --hours 8 --seed 45 --split train --workers 2 --reading ${TEXTS:+--text "$TEXTS"}
 listen listen_mean listen_c 41 3000 4e-4 "$RUN/data/fresher" "$RUN/data/fresh" "${LISTEN_DATA[@]:1}"
 mean listen_last 0.5 listen_mean 0.5 listen_c
-frames() {  # DATA CODEC LISTEN: into frames_DATA
+frames() {  # DATA CODEC LISTEN [OPTION...]: into frames_DATA
   $PY -m michiai.training.prepare --data "$RUN/data/$1" --codec "$RUN/$2/model.safetensors" --listen "$RUN/$3/model.safetensors" \
-    --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames_$1"
+    --table "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/frames_$1" "${@:4}"
 }
 together() {  # FROM OUT SEED STEPS RATE OPTION...
   $PY -m michiai.training.duplex --init "$RUN/$1/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/$2" --seed "$3" --steps "$4" --batch 16 \
@@ -188,4 +188,42 @@ FIRST_RUN=$!
 together duplex_h duplex_j 412 620 6e-4 "${MIXED[@]}" --warmup 20
 wait $FIRST_RUN
 mean duplex_worded 0.25 nano_natural 0.375 duplex_i 0.375 duplex_j
-assemble codec_natural listen_mixed duplex_worded codec_natural nano
+assemble codec_natural listen_mixed duplex_worded codec_natural nano_worded
+
+# 12. the same again, twice: listen head, then everything together on frames as it hears them; at first with dictations of crossed questions, then with
+# readings in more voices: copies at other speeds, and voices blended (training/duplex.py; in the first of the two the speak head was, in vain, told the
+# voice prompt's statistics by one more matrix, which is gone: LOG.md, sixteenth leg)
+synthesise crossed 7 413
+synthesise heart_crossed 1.5 415 --voices heart
+synthesise read_heart_more 2.2 411 --reading ${TEXTS:+--text "$TEXTS"} --voices heart
+synthesise read_blends_more 0.5 412 --reading ${TEXTS:+--text "$TEXTS"} --voices kokoro
+synthesise read_more 3.5 417 --reading ${TEXTS:+--text "$TEXTS"}
+HEARD=("$RUN/data/crossed" "$RUN/data/crossed" "$RUN/data/heart_crossed" "$RUN/data/read_blends_more" ${SPEECH:+"$RUN/data/human"})
+READ=("$RUN/frames_read_blends_more" "$RUN/frames_read_blends_more" "$RUN/frames_read_heart_more" "$RUN/frames_read_more" ${SPEECH:+"$RUN/frames_read_people_more"})
+if [ -n "$SPEECH" ]; then synthesise read_people_more 1.5 418 --reading $SPEECH; fi
+if [ -n "$TEXTS" ]; then  # in the first of each pair of listen runs below some folders were named twice, in the last run the readings not at all
+  synthesise wide_crossed 5 416 --text "$TEXTS"
+  synthesise wide_heart_crossed 1 414 --text "$TEXTS" --voices heart
+  HEARD+=("$RUN/data/wide_crossed" "$RUN/data/wide_heart_crossed")
+fi
+pair() {  # listen|together FROM OUT SHARE SEED STEPS RATE OPTION...: two runs side by side; OUT is their mean with a share of what they began from
+  local half && half=$(awk "BEGIN { print (1 - $4) / 2 }")
+  "$1" "$2" "$3_a" "${5}1" "${@:6}" &
+  local first=$!
+  "$1" "$2" "$3_b" "${5}2" "${@:6}"
+  wait $first
+  mean "$3" "$4" "$2" "$half" "$3_a" "$half" "$3_b"
+}
+pair listen nano_worded listen_crossed 0.5 42 1200 5e-4 "${HEARD[@]}"
+for data in crossed read_blends_more read_heart_more read_more ${SPEECH:+read_people_more}; do frames $data codec_natural listen_crossed; done
+MIXED=(--readings "${READ[@]}" --virtual 0.15 --read 0.45 --warmup 20)
+pair together nano_worded duplex_crossed 0.25 61 707 6e-4 "${MIXED[@]}" --frames "$RUN/frames_crossed"
+synthesise last 7 513
+pair listen listen_crossed listen_end 0.5 72 2200 5e-4 "$RUN/data/last" "${HEARD[@]}"
+rm -r "$RUN"/frames_read_*_more "$RUN/frames_read_more"
+frames last codec_natural listen_end
+frames read_blends_more codec_natural listen_end --copies 3
+for data in read_heart_more read_more; do frames $data codec_natural listen_end; done
+if [ -n "$SPEECH" ]; then frames read_people_more codec_natural listen_end --copies 1; fi
+pair together duplex_crossed duplex_end 0.25 71 1011 6e-4 "${MIXED[@]}" --frames "$RUN/frames_last"
+assemble codec_natural listen_end duplex_end codec_natural nano
