@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import _trace as trace
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from .codec_michiai import LogMel
@@ -66,6 +67,18 @@ class _Loop(nn.Module):
         return x
 
 
+@contextlib.contextmanager
+def _unscoped() -> Iterator[None]:
+    """Trace into one graph. TorchScript would make a method of every module below and copy each into what calls it, level by level:
+    for modules within modules that is twice the memory, and nothing else.
+    """
+    traced, trace._trace_module_map = trace._trace_module_map, None
+    try:
+        yield
+    finally:
+        trace._trace_module_map = traced
+
+
 class _Layer(nn.Module):
     """A layer as tensors in, tensor out."""
 
@@ -74,7 +87,15 @@ class _Layer(nn.Module):
         self.step, self.layer = step, layer
 
     def forward(self, x: Tensor, shared: list[Tensor], own: list[Tensor]) -> Tensor:
-        return self.step(self.layer, x, shared, own)
+        with _unscoped():
+            return self.step(self.layer, x, shared, own)
+
+
+def traced(module: nn.Module, example: tuple) -> Any:
+    """A TorchScript trace of `module`; what its operations have as constants is held once."""
+    made = torch.jit.trace(module, example, check_trace=False, _store_inputs=False)
+    torch._C._jit_pass_constant_pooling(made.graph)
+    return made
 
 
 def _twin(record: Any, module: nn.Module) -> Any:
@@ -102,7 +123,7 @@ class _Loops:
         key = (layers, *(tuple(map(int, tensor.shape)) for tensor in (x, *shared, *memory)))
         if key not in self.made:
             example = (x, shared, [part[:, 0].clone() for part in memory])
-            record = torch.jit.trace(_Layer(step, layers[0]), example, check_trace=False, _store_inputs=False)
+            record = traced(_Layer(step, layers[0]), example)
             twins = [torch.jit._recursive.wrap_cpp_module(_twin(record._c, _Layer(step, layer))) for layer in layers]
             self.made[key] = torch.jit.script(_Loop(twins))
         return self.made[key](x, shared, memory)
@@ -117,7 +138,8 @@ class _Stage(nn.Module):
 
     def forward(self, memory: list[Tensor], *given: Tensor) -> tuple[Tensor, ...]:
         state = StreamState(zip(self.paths, memory, strict=True))
-        out = self.stage(state, *given, *self.fixed)
+        with _unscoped():
+            out = self.stage(state, *given, *self.fixed)
         return *out, *(state[path] for path in self.paths)
 
 
@@ -188,9 +210,9 @@ class _Record:
                 self.empty = {path: value.to("meta") for path, value in memory.items()}
                 frame = _Stage(stage, list(memory), fixed, [*called, *loops.made.values()]).eval()
                 inputs = (list(memory.values()), *given)
-                self.trace = torch.jit.trace(frame, inputs, check_trace=False, _store_inputs=False)
+                self.run = traced(frame, inputs)._c._get_method("forward")  # without Python's shell around every module of it
             for _ in range(WARM_UP):
-                self.trace(*inputs)
+                self.run(*inputs)
         finally:
             torch._C._jit_set_profiling_executor(profiling)
             through.reset(token)
@@ -201,7 +223,7 @@ class _Record:
         return all(state[path].shape == like.shape for path, like in self.empty.items() if path in state)
 
     def __call__(self, state: StreamState, given: list[Tensor]) -> tuple[Tensor, ...]:
-        values = self.trace([state[path] if path in state else _zeros(like) for path, like in self.empty.items()], *given)
+        values = self.run([state[path] if path in state else _zeros(like) for path, like in self.empty.items()], *given)
         state.update(zip(self.empty, values[self.n_out :], strict=True))
         return values[: self.n_out]
 
