@@ -72,11 +72,11 @@ def _unscoped() -> Iterator[None]:
     """Trace into one graph. TorchScript would make a method of every module below and copy each into what calls it, level by level:
     for modules within modules that is twice the memory, and nothing else.
     """
-    traced, trace._trace_module_map = trace._trace_module_map, None
+    kept, trace._trace_module_map = trace._trace_module_map, None
     try:
         yield
     finally:
-        trace._trace_module_map = traced
+        trace._trace_module_map = kept
 
 
 class _Layer(nn.Module):
