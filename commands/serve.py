@@ -10,11 +10,11 @@ import torch
 
 from michiai.evaluation.load import ROOT, load_model
 
-from .shared import add_model
+from .shared import add_model, read_voice
 
 HELP = "converse over a WebSocket, as clients of OpenAI's Realtime API do"
 NEEDS = ("starlette", "uvicorn", "websockets")
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+VOICES = (".wav", ".flac", ".ogg", ".mp3", ".safetensors")
 LARGEST = 16 * 2**20  # bytes of a message: some 4 minutes of sound
 
 
@@ -38,16 +38,8 @@ def read_voices(model: object, folder: Path) -> dict:
     """{name: Voice} of a folder; of the examples those whose files are named voice_NAME."""
     if not folder.is_dir():
         raise ValueError(f"--voices is {str(folder)!r}, which is no folder; expected one of recordings or voice files")
-    pattern = "voice_*" if folder == ROOT / "examples" else "*"
-    from michiai.voice_michiai import Voice
-
-    voices = {}
-    for path in sorted(folder.glob(pattern)):
-        if path.suffix == ".safetensors":
-            voices[path.stem.removeprefix("voice_")] = Voice.load(path).check(model.config)
-        elif path.suffix in SOUNDS:
-            voices[path.stem.removeprefix("voice_")] = model.voice(str(path))
-    return voices
+    found = sorted(folder.glob("voice_*" if folder == ROOT / "examples" else "*"))
+    return {path.stem.removeprefix("voice_"): read_voice(model, str(path)) for path in found if path.suffix in VOICES}
 
 
 def run(args: argparse.Namespace) -> None:
