@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
-from importlib.util import find_spec
 
 from michiai.evaluation.load import ROOT
+
+from .shared import check_packages
 
 HELP = "serve the page that the Space serves: talk to it in the browser"
 NEEDS = ("gradio", "fastrtc", "librosa")
@@ -21,9 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Become `python app.py`, which sets threads and folders before its imports."""
-    missing = [name for name in NEEDS if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"the page needs {', '.join(missing)}, not found here; expected what `pip install -r requirements.txt` brings")
+    check_packages("the page", NEEDS, "pip install -r requirements.txt")
     chosen = {"MODEL_ID": args.model, "HOST": args.host, "PORT": args.port}
     os.environ.update({name: value for name, value in chosen.items() if value is not None})
     sys.stdout.flush()

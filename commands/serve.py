@@ -3,14 +3,13 @@
 import argparse
 import logging
 import os
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from michiai.evaluation.load import ROOT, load_model
 
-from .shared import add_model, read_voice
+from .shared import add_model, check_packages, read_voice
 
 HELP = "converse over a WebSocket, as clients of OpenAI's Realtime API do"
 NEEDS = ("starlette", "uvicorn", "websockets")
@@ -43,9 +42,7 @@ def read_voices(model: object, folder: Path) -> dict:
 
 
 def run(args: argparse.Namespace) -> None:
-    missing = [name for name in NEEDS if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"the server needs {', '.join(missing)}, not found here; expected what `pip install -e .[serve]` brings")
+    check_packages("the server", NEEDS, "pip install -e .[serve]")
     import uvicorn
 
     from michiai.serving.server import Server

@@ -1,6 +1,7 @@
 """Arguments that several commands have."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ def add_model(p: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of a checkpoint; default: the one in this repository",
     )
+
+
+def check_packages(what: str, names: tuple[str, ...], install: str) -> None:
+    """Raises where a package that `what` needs is not installed."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{what} needs {', '.join(missing)}, not found here; expected what `{install}` brings")
 
 
 def add_speaking(p: argparse.ArgumentParser) -> None:

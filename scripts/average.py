@@ -2,7 +2,8 @@
 
     python scripts/average.py --out MEAN.safetensors 0.2 model.safetensors 0.4 RUN/a/model.safetensors 0.4 RUN/b/model.safetensors
 
-The mean holds the tensors that all files hold, in float32.
+The mean holds the tensors that all files hold, in float32; with --also letters those of that name, too, which some files may lack:
+released weights have no letter head, so that a run that starts from them must begin it anew.
 """
 
 import argparse
@@ -12,8 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
-def average(shares: list[float], files: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of the tensors that all `files` hold, weighted by `shares`, which sum to 1."""
+def average(shares: list[float], files: list[dict[str, Tensor]], also: str | None = None) -> dict[str, Tensor]:
+    """The mean of the tensors that all `files` hold, weighted by `shares`, which sum to 1.
+
+    Args:
+        also: what the names of further tensors begin with; these are the mean of the files that hold them.
+    """
     if not math.isclose(sum(shares), 1, abs_tol=1e-6):
         raise ValueError(f"the shares are {shares}, which sum to {sum(shares):g}; expected 1")
     common = set.intersection(*(set(file) for file in files))
@@ -22,12 +27,19 @@ def average(shares: list[float], files: list[dict[str, Tensor]]) -> dict[str, Te
     for name in sorted(common):
         if len(shapes := {tuple(file[name].shape) for file in files}) > 1:
             raise ValueError(f"{name} has the shapes {sorted(shapes)}; expected one: are the checkpoints of one size?")
-    return {name: sum(share * file[name].float() for share, file in zip(shares, files, strict=True)) for name in sorted(common)}
+    mean = {name: sum(share * file[name].float() for share, file in zip(shares, files, strict=True)) for name in sorted(common)}
+    holding = [(share, file) for share, file in zip(shares, files, strict=True) if also and any(name.startswith(also) for name in file)]
+    if len(holding) in (0, len(files)):
+        return mean
+    own = [{name: tensor for name, tensor in file.items() if name.startswith(also)} for _, file in holding]
+    total = sum(share for share, _ in holding)
+    return mean | average([share / total for share, _ in holding], own)
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("pairs", nargs="+", metavar="SHARE FILE", help="a share and a checkpoint, in turns")
+    p.add_argument("--also", metavar="NAME", help="take tensors whose names begin so from the files that hold them, though some lack them")
     p.add_argument("--out", required=True, help="safetensors to write")
     args = p.parse_args()
     if len(args.pairs) % 2:
@@ -36,7 +48,7 @@ def main() -> None:
         shares = [float(share) for share in args.pairs[::2]]
     except ValueError as error:
         p.error(f"{error}; expected a share before each file")
-    save_file(average(shares, [load_file(path) for path in args.pairs[1::2]]), args.out)
+    save_file(average(shares, [load_file(path) for path in args.pairs[1::2]], args.also), args.out)
 
 
 if __name__ == "__main__":

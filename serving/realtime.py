@@ -74,6 +74,7 @@ class Conversation:
 
     def __init__(self, model: Any, name: str, voices: dict[str, Voice]) -> None:
         self.model, self.voices, self.session = model, voices, None
+        self.prepared: DuplexSession | None = None  # after its prompt, until the first sound
         self.id, self.seed = new_id("sess"), secrets.randbits(31)
         self.instructions, self.voice, self.name, self.rates = "", "default", name, {"input": RATE, "output": RATE}
         self.waiting: list[np.ndarray] = []  # sound not yet pushed, int16
@@ -129,7 +130,9 @@ class Conversation:
             raise RealtimeError("session_started", "instructions, voice and formats stand before the conversation, which has begun; "
                                 "expected them before the first sound. Facts may come at any time, by conversation.item.create", "session")
         if instructions != self.instructions or voice != self.voice:
-            self._begun(instructions, voice).close()  # is it too long? said now, not with the first sound
+            prepared = self._begun(instructions, voice)  # is it too long? said now, not with the first sound
+            self._drop_prepared()
+            self.prepared = prepared
         self.instructions, self.voice, self.rates = instructions, voice, rates
         return [{"type": "session.updated", "session": self.described()}]
 
@@ -186,8 +189,13 @@ class Conversation:
     def _begun(self, instructions: str, voice: str) -> DuplexSession:
         return self.model.session(voice=self.voices.get(voice), instructions=instructions, seed=self.seed)
 
+    def _drop_prepared(self) -> None:
+        if self.prepared is not None:
+            self.prepared.close()
+        self.prepared = None
+
     def _begin(self) -> None:
-        self.session = self._begun(self.instructions, self.voice)
+        self.session, self.prepared = self.prepared or self._begun(self.instructions, self.voice), None
         self.resampler = StreamingResampler(self.model.config.sampling_rate, self.rates["output"])
 
     def described(self) -> dict:
@@ -204,6 +212,7 @@ class Conversation:
         }
 
     def close(self) -> None:
+        self._drop_prepared()
         if self.session is not None:
             self.session.close()
 

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from michiai.__main__ import main, parser
-from michiai.commands import app
+from michiai.commands import shared
 
 from helpers import speech
 
@@ -114,10 +114,11 @@ def test_bad_input_is_one_line(name, folder, tmp_path, monkeypatch, capsys):
     assert error.startswith(f"michiai {command[0]}: ") and said in error and "expected" in error
 
 
-def test_the_page_needs_its_packages(monkeypatch, capsys):
-    monkeypatch.setattr(app, "find_spec", lambda name: None)
-    assert main(["app"]) == 2
-    assert "needs gradio, fastrtc, librosa, not found here; expected" in capsys.readouterr().err
+@pytest.mark.parametrize(("command", "said"), [("app", "page needs gradio, fastrtc, librosa"), ("serve", "server needs starlette")])
+def test_what_serves_needs_its_packages(command, said, monkeypatch, capsys):
+    monkeypatch.setattr(shared, "find_spec", lambda name: None)
+    assert main([command]) == 2
+    assert said in (error := capsys.readouterr().err) and "not found here; expected what `pip install" in error
 
 
 def test_a_wrong_model_folder(tmp_path, capsys):

@@ -264,6 +264,9 @@ def test_an_average_of_checkpoints_and_what_does_not_fit() -> None:
     one, other = {"a": torch.ones(2, dtype=torch.float16), "b": torch.ones(3)}, {"a": torch.zeros(2)}
     mean = average([0.25, 0.75], [one, other])
     assert list(mean) == ["a"] and mean["a"].dtype == torch.float32 and mean["a"].tolist() == [0.25, 0.25]
+    three = [one, {**one, "letters.a": torch.ones(1)}, {**one, "letters.a": torch.zeros(1)}]
+    assert average([0.2, 0.6, 0.2], three, "letters")["letters.a"].item() == pytest.approx(0.75)
+    assert list(average([0.2, 0.6, 0.2], three)) == list(average([0.2, 0.6, 0.2], [one] * 3, "letters")) == ["a", "b"]
     with pytest.raises(ValueError, match=r"sum to 1.5; expected 1"):
         average([0.75, 0.75], [one, other])
     with pytest.raises(ValueError, match=r"a has the shapes \[\(2,\), \(3,\)\]"):

@@ -205,6 +205,18 @@ def test_too_long_instructions_are_refused_when_they_come(model) -> None:
     assert conversation.instructions == "" and conversation.session is None
 
 
+def test_instructions_are_read_once(model, monkeypatch) -> None:
+    conversation, begun = Conversation(model, "michiai", {}), []
+    session = type(model).session
+    monkeypatch.setattr(type(model), "session", lambda self, **given: begun.append(given) or session(self, **given))
+    conversation.receive(update(instructions="Your name is Tom."))
+    conversation.receive(update(instructions="Your name is Nora."))
+    conversation.receive(append(0.08))
+    assert [given["instructions"] for given in begun] == ["Your name is Tom.", "Your name is Nora."]
+    assert conversation.session is not None and conversation.prepared is None
+    conversation.close()
+
+
 def test_a_session_is_stopped(model) -> None:
     with model.session() as session:
         session.stop()  # it is silent: nothing happens
