@@ -27,13 +27,18 @@ def main() -> None:
                       "and nobody answers; for the listen head")
     wide.add_argument("--speech", type=Path, help="a folder of recordings (manifest.jsonl): a person says them, and nobody answers; "
                       "for the listen head")
-    parser.add_argument("--reading", action="store_true", help="the model alone reads answers of the domain aloud, and "
+    alone = parser.add_mutually_exclusive_group()
+    alone.add_argument("--dictation", action="store_true", help="a user alone says questions of the domain, in which rare words are as "
+                       "likely as common ones, and two of them crossed; --text adds to these; for the listen head")
+    alone.add_argument("--reading", action="store_true", help="the model alone reads answers of the domain aloud, and "
                         "sentences and words of --text where that is given, or the recordings of --speech in their speakers' voices; "
                         "for the speak head")
     parser.add_argument("--voices", nargs="+", metavar="NAME", choices=[*(name for name in TRACTS if "+" not in name), "kokoro", "foreign"],
                         default=(), help="the users, or who reads, speak in these voices alone, each as often; kokoro: all of its own in "
                         "the split and the means of two of them; foreign: all that speak English by another language's diphones")
     args = parser.parse_args()
+    if args.dictation and args.speech:
+        parser.error("--dictation is said by engines, --speech by people: choose one")
     if args.voices and args.speech:
         parser.error("--voices are engines', --speech has its own: choose one")
     script = None
@@ -41,7 +46,7 @@ def main() -> None:
         script = partial(recorded, folder=args.speech, split=args.split, role="model" if args.reading else "user")
     elif args.reading:
         script = partial(reading, folder=args.text)
-    elif args.text:
+    elif args.text or args.dictation:
         script = partial(dictation, folder=args.text)
     if args.voices:
         own = [name for name in KOKORO if is_whole_held_out(name) == (args.split == "test")]

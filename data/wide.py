@@ -33,7 +33,7 @@ PERSON = 3  # words of a recording that tells a voice
 READ = 36  # words of a reading, about 17 s
 BEYOND = 0.5  # of a reading's sayings are of the texts, where there are any: what it is asked to say aloud may be anything
 SCRIPTS = 5000  # whose questions and answers are said again
-FAMILIAR = 5
+FAMILIAR = 5  # sayings that hold a word for which some are drawn: most names are in fewer
 PER_SOURCE = 60_000  # sentences at most, so that no source fills the list
 
 
@@ -75,17 +75,17 @@ def crossed(rng: np.random.Generator, one: str, other: str) -> str:
     return " ".join(first[: int(rng.integers(1, len(first) + 1))] + last[-int(rng.integers(1, len(last) + 1)) :])
 
 
-def dictation(rng: np.random.Generator, folder: Path) -> Script:
-    """A user who says two to four things, a third of them questions of the domain, drawn for their words, a third two of them crossed;
-    nobody answers.
+def dictation(rng: np.random.Generator, folder: Path | None) -> Script:
+    """A user who says two to four things, and nobody answers: questions of the domain, drawn for their words, as often two of them
+    crossed, and, where there is a folder of texts, as often utterances of these.
     """
 
     def question() -> str:
-        return pick(rng, pick(rng, sayings_by_word("user", 1)))
+        return pick(rng, pick(rng, sayings_by_word("user", FAMILIAR)))
 
     def said() -> str:
-        kind = rng.random() * 3
-        return question() if kind < 1 else crossed(rng, question(), question()) if kind < 2 else utterance(rng, folder)
+        kind = int(rng.integers(3 if folder else 2))
+        return question() if kind == 0 else crossed(rng, question(), question()) if kind == 1 else utterance(rng, folder)
 
     return Script("dictation", "", "", tuple(Turn("user", said()) for _ in range(int(rng.integers(2, 5)))), ())
 

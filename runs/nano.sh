@@ -80,7 +80,7 @@ listen() {  # FROM OUT SEED STEPS RATE FOLDER...
 mean() {  # OUT SHARE RUN ...
   local out=$1 pairs=() && shift
   while [ $# -gt 0 ]; do pairs+=("$1" "$RUN/$2/model.safetensors") && shift 2; done
-  mkdir -p "$RUN/$out" && $PY "$HERE/scripts/average.py" --out "$RUN/$out/model.safetensors" "${pairs[@]}"
+  mkdir -p "$RUN/$out" && $PY "$HERE/scripts/average.py" --also letters --out "$RUN/$out/model.safetensors" "${pairs[@]}"
 }
 listen listen_gpu listen_a 31 3000 4e-4 "$RUN/data/fresh" "${LISTEN_DATA[@]:1}" &
 FIRST_RUN=$!  # the committed one heard people twice as often as wide speech, and fresh dialogues twice

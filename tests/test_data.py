@@ -256,6 +256,17 @@ def test_dictation_says_words_of_public_text_but_no_held_out_name(tmp_path):
         read_texts(tmp_path / "nothing")
 
 
+def test_a_dictation_of_questions_says_rare_words_more_often():
+    def heard(script_of, n: int) -> Counter:
+        scripts = (script_of(np.random.default_rng(i)) for i in range(n))
+        return Counter(word for script in scripts for turn in script.turns if turn.who == "user" for word in turn.text.split())
+
+    said, asked = heard(lambda rng: dictation(rng, None), 700), heard(lambda rng: make_script(rng, "train"), 1500)
+    rare = {word for word, n in asked.items() if 4 <= n <= 12} - {*TRAIN_NAMES}
+    shares = [sum(counts[word] for word in rare) / counts.total() for counts in (said, asked)]
+    assert len(rare) > 50 and shares[0] > 1.25 * shares[1], shares
+
+
 def test_a_reading_is_the_model_alone_and_says_rare_words_more_often():
     def answers(script_of) -> Counter:
         scripts = (script_of(np.random.default_rng(i)) for i in range(1500))
