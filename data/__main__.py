@@ -9,7 +9,7 @@ import numpy as np
 
 from .grammar import make_script
 from .shards import write_shards
-from .tts import FOREIGN, KOKORO, TRACTS, is_whole_held_out, sample_voice
+from .tts import KOKORO, TRACTS, is_whole_held_out, sample_voice
 from .wide import dictation, in_voices, reading, recorded
 
 
@@ -33,9 +33,9 @@ def main() -> None:
     alone.add_argument("--reading", action="store_true", help="the model alone reads answers of the domain aloud, and "
                         "sentences and words of --text where that is given, or the recordings of --speech in their speakers' voices; "
                         "for the speak head")
-    parser.add_argument("--voices", nargs="+", metavar="NAME", choices=[*(name for name in TRACTS if "+" not in name), "kokoro", "foreign"],
+    parser.add_argument("--voices", nargs="+", metavar="NAME", choices=[*(name for name in TRACTS if "+" not in name), "kokoro"],
                         default=(), help="the users, or who reads, speak in these voices alone, each as often; kokoro: all of its own in "
-                        "the split and the means of two of them; foreign: all that speak English by another language's diphones")
+                        "the split and the means of two of them")
     args = parser.parse_args()
     if args.dictation and args.speech:
         parser.error("--dictation is said by engines, --speech by people: choose one")
@@ -50,8 +50,7 @@ def main() -> None:
         script = partial(dictation, folder=args.text)
     if args.voices:
         own = [name for name in KOKORO if is_whole_held_out(name) == (args.split == "test")]
-        groups = {"kokoro": own, "foreign": FOREIGN}
-        names = tuple(dict.fromkeys(name for given in args.voices for name in groups.get(given, (given,))))
+        names = tuple(dict.fromkeys(name for given in args.voices for name in (own if given == "kokoro" else (given,))))
         try:
             for name in names:
                 sample_voice(np.random.default_rng(0), args.split, only=(name,))

@@ -3,7 +3,7 @@
 A voice is an engine's voice plus quantised settings (vocal tract warp, pitch, range, rate) and an accent, which half of the users of
 training have (`accents`); `id` tells all.
 Held-out voices, which the training data never holds:
-- flite, Pico, festival's but ked, and the rest of Kokoro: settings whose hash (engine, name, sex, warp, pitch) falls in one seventh;
+- flite, Pico, festival kal and the rest of Kokoro: settings whose hash (engine, name, sex, warp, pitch) falls in one seventh;
 - espeak-ng: the accents and the voice variants of HELD_OUT_ACCENTS and HELD_OUT_VARIANTS;
 - festival ked and four of Kokoro's: the whole voice, and every mean that it is in.
 The test split draws from these alone, the training split never.
@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 from scipy.signal import resample
 
-from . import accents, sounds, tts_espeak, tts_festival, tts_flite, tts_foreign, tts_kokoro, tts_pico, tts_recorded
+from . import accents, sounds, tts_espeak, tts_festival, tts_flite, tts_kokoro, tts_pico, tts_recorded
 
 RATE = 16_000
 LEVEL = 10 ** (-23 / 20)  # rms of speech, full scale 1
@@ -23,7 +23,6 @@ ENGINES = {
     "flite": tts_flite,
     "espeak": tts_espeak,
     "festival": tts_festival,
-    "foreign": tts_foreign,
     "pico": tts_pico,
     "kokoro": tts_kokoro,
     "recorded": tts_recorded,
@@ -36,7 +35,6 @@ VARIANTS = {
 }
 HELD_OUT_VARIANTS = {"F": ("f5", "Andrea", "steph2"), "M": ("m7", "Gene", "david")}
 KOKORO = tts_kokoro.FIXED_F0
-FOREIGN = tuple(tts_foreign.VOICES)
 HELD_OUT_VOICES = ("ked", "af_nova", "am_puck", "bf_lily", "bm_daniel")  # whole
 # engine voice, sex it is used as, warp (from, to), pitch in Hz (from, to)
 TRACTS = {
@@ -50,14 +48,10 @@ TRACTS = {
     "pico_gb": (("F", (0.90, 1.18), (150, 240)), ("M", (0.80, 0.86), (95, 135))),
     "ked": (("M", (0.90, 1.12), (80, 150)), ("F", (1.14, 1.22), (170, 220))),
     "heart": (("F", (0.90, 1.14), (150, 250)), ("M", (0.76, 0.88), (85, 145))),
-    "dita": (("F", (0.90, 1.12), (150, 240)),),
-    "krb": (("F", (0.86, 1.06), (180, 260)),),
-    "lp": (("F", (0.90, 1.12), (150, 240)),),
-    **{name: (("M", (0.86, 1.12), (80, 150)),) for name in ("machac", "ph", "mv", "nsk", "pc")},
     **{name: ((name[1].upper(), (0.92, 1.10), (0, 0)),) for name in KOKORO},
 }
 TRIES = 1000  # at a voice of the split; a seventh of most are of the test split
-ACCENTED = 0.5  # of the users of training; Pico's phones cannot be changed, foreign ones are already
+ACCENTED = 0.5  # of the users of training; Pico's phones cannot be changed
 # (split, role) -> engine voice -> share
 SHARES = {
     ("train", "user"): {
@@ -71,7 +65,6 @@ SHARES = {
         "pico_us": 0.08,
         "pico_gb": 0.08,
         "heart": 0.15,
-        **dict.fromkeys(FOREIGN, 0.015),
     },
     ("train", "model"): {
         "slt": 0.24,
@@ -92,7 +85,7 @@ SHARES = {
 class VoiceSpec:
     """Who speaks. `pitch`: median Hz (espeak: 0-99); `range`: factor on the pitch movement (espeak: 0-99)."""
 
-    engine: str  # flite | espeak | festival | foreign | pico | kokoro | recorded
+    engine: str  # flite | espeak | festival | pico | kokoro | recorded
     name: str
     sex: str  # F | M, as it sounds
     warp: float  # vocal tract: all formants times this
@@ -187,7 +180,7 @@ def _near(name: str) -> list[tuple]:
 
 def _draw(rng: np.random.Generator, rows: list[tuple], name: str, role: str) -> VoiceSpec:
     sex, warps, pitches = rows[int(rng.integers(len(rows)))]
-    engine = next(e for e in ("flite", "festival", "foreign", "pico", "kokoro") if name in ENGINES[e].NATIVE_F0)
+    engine = next(e for e in ("flite", "festival", "pico", "kokoro") if name in ENGINES[e].NATIVE_F0)
     warp = _grid(rng, *warps, 0.02)
     fixed = name in ENGINES[engine].FIXED_F0
     pitch = round(ENGINES[engine].NATIVE_F0[name] * warp) if fixed else _grid(rng, *pitches, 10)
@@ -226,7 +219,7 @@ def sample_voice(
             break
     else:
         raise ValueError(f"the voice {name!r} has no settings in the {split} split; expected another voice or split")
-    if split == "train" and role == "user" and voice.engine not in ("pico", "foreign") and rng.random() < ACCENTED:
+    if split == "train" and role == "user" and voice.engine != "pico" and rng.random() < ACCENTED:
         voice = replace(voice, accent=int(rng.integers(1, accents.ACCENTS + 1)))
     return voice
 

@@ -1,11 +1,9 @@
 """festival (kal and ked diphones, slt HTS) driven by Scheme on its standard input; a fresh process per
 utterance (half a second), since its standard output is not flushed before it ends."""
 
-import re
 import subprocess
+import tempfile
 import wave
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from scipy.signal import butter, sosfilt
@@ -15,70 +13,46 @@ from .accents import changes
 VOICES = {"kal": "voice_kal_diphone", "ked": "voice_ked_diphone", "slt_hts": "voice_cmu_us_slt_arctic_hts"}
 NATIVE_F0 = {"kal": 105.0, "ked": 105.0, "slt_hts": 175.0}
 FIXED_F0 = ("slt_hts",)
-# one line per word of the utterance u
-WORDS = """(mapcar (lambda (w) (format t "%s\\t%s\\t%s\\n" (item.name (item.parent (item.relation w 'Token)))
+_WORDS = """(mapcar (lambda (w) (format t "%s\\t%s\\t%s\\n" (item.name (item.parent (item.relation w 'Token)))
  (item.feat w "word_start") (item.feat w "word_end"))) (utt.relation.items u 'Word))"""
 
 _ACCENT = """(set! postlex_rules_hooks (append postlex_rules_hooks (list (lambda (u) (mapcar (lambda (s)
  (let ((said (assoc (intern (item.name s)) '(%s)))) (if said (item.set_name s (cadr said))))) (utt.relation.items u 'Segment)) u))))"""
 
 
-def run(scheme: list[str]) -> str:
-    """What festival prints, given these expressions.
-
-    Raises:
-        RuntimeError: it lacks a voice.
-    """
-    said = subprocess.run(["festival", "--pipe"], input="\n".join(scheme), capture_output=True, text=True, timeout=60)
-    if lacking := re.search(r"unbound variable : (voice_\w+)", said.stderr):
-        raise RuntimeError(f"festival has no {lacking[1]}; scripts/setup.sh names the packages of all the voices (festvox-...)")
-    return said.stdout
-
-
-def prosody(voice) -> list[str]:
-    """Scheme that sets speed, mean pitch and its movement for what follows."""
-    stretch, mean = voice.warp / voice.rate, voice.pitch / voice.warp
-    return [
-        f"(Parameter.set 'Duration_Stretch {stretch:.4f})",
-        f"(set! int_lr_params '((target_f0_mean {mean:.1f}) (target_f0_std {14 * voice.range:.1f})"
-        " (model_f0_mean 170) (model_f0_std 34)))",
-    ]
-
-
-def written(words: list[str]) -> str:
-    """The words as festival shall read them: a lone "a" would be read as the article."""
-    return " ".join("ay," if w == "a," else w for w in words)
-
-
-def read(path: Path) -> tuple[np.ndarray, int]:
-    """-> float32 audio and its rate."""
-    with wave.open(str(path)) as sound:
-        rate = sound.getframerate()
-        audio = np.frombuffer(sound.readframes(sound.getnframes()), np.int16).astype(np.float32) / 32768
-    highpass = butter(2, 50, "highpass", fs=rate, output="sos")  # kal drifts off zero
-    return sosfilt(highpass, audio).astype(np.float32), rate
-
-
 def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, float]]]:
     """-> float32 audio at the voice's own rate, that rate, (start, end) seconds per word."""
+    stretch, mean = voice.warp / voice.rate, voice.pitch / voice.warp
     scheme = [f"({VOICES[voice.name]})"]
     if voice.name not in FIXED_F0:
-        scheme += prosody(voice)
+        scheme.append(f"(Parameter.set 'Duration_Stretch {stretch:.4f})")
+        scheme.append(
+            f"(set! int_lr_params '((target_f0_mean {mean:.1f}) (target_f0_std {14 * voice.range:.1f})"
+            " (model_f0_mean 170) (model_f0_std 34)))"
+        )
     if voice.accent:
         scheme.append(_ACCENT % " ".join(f"({phone} {said})" for phone, said in changes(voice.accent).items()))
-    text = written(words)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "said.wav"
-        said = run([
-            *scheme, f'(set! u (utt.synth (Utterance Text "{text}")))', f"(utt.save.wave u \"{path}\" 'riff)", WORDS,
-        ])
-        audio, rate = read(path)
-    return audio, rate, word_times(text, said)
+    text = " ".join("ay," if w == "a," else w for w in words)  # a lone "a" would be read as the article
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        scheme += [
+            f'(set! u (utt.synth (Utterance Text "{text}")))',
+            f'(utt.save.wave u "{file.name}" \'riff)',
+            _WORDS,
+        ]
+        said = subprocess.run(
+            ["festival", "--pipe"], input="\n".join(scheme), capture_output=True, text=True, timeout=60
+        )
+        with wave.open(file.name) as sound:
+            rate = sound.getframerate()
+            audio = np.frombuffer(sound.readframes(sound.getnframes()), np.int16).astype(np.float32) / 32768
+    highpass = butter(2, 50, "highpass", fs=rate, output="sos")  # kal drifts off zero
+    audio = sosfilt(highpass, audio).astype(np.float32)
+    rows = [line.split("\t") for line in said.stdout.splitlines() if line.count("\t") == 2]
+    return audio, rate, _align(text.replace(",", "").split(), rows)
 
 
-def word_times(text: str, printed: str) -> list[tuple[float, float]]:
-    """One (start, end) per word of ours, from what WORDS printed: a token may be several words of festival's ("it", "'s")."""
-    words, rows = text.replace(",", "").split(), [line.split("\t") for line in printed.splitlines() if line.count("\t") == 2]
+def _align(words: list[str], rows: list[list[str]]) -> list[tuple[float, float]]:
+    """One (start, end) per word of ours: a token may be several words of festival's ("it", "'s")."""
     times, i = [], 0
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if i >= len(rows) or rows[i][0] != word:

@@ -13,10 +13,9 @@ if [ "$WHAT" = full ]; then
   for pair in espeak-ng:espeak-ng flite:flite festival:festival; do
     command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
   done
-  for voice in kallpc16k kdlpc16k us-slt-hts czech-{dita,krb,machac,ph} suopuhe-mv hi-nsk italp16k itapc16k; do
+  for voice in kallpc16k kdlpc16k us-slt-hts; do
     dpkg -s "festvox-$voice" >/dev/null 2>&1 || need+=("festvox-$voice")
   done
-  dpkg -s festival-hi >/dev/null 2>&1 || need+=(festival-hi)   # festvox-hi-nsk reads its phones, but does not depend on it
   # the tests of the Space talk to it in a browser; where the system has none (Ubuntu), they are skipped. So is that of a relay
   # where coturn is not installed: its package starts a server, which only whoever wants it should do
   if ! command -v chromium >/dev/null && apt-cache show chromium >/dev/null 2>&1; then need+=(chromium); fi

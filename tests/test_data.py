@@ -14,7 +14,7 @@ import soundfile
 if not all(shutil.which(name) for name in ("flite", "espeak-ng", "festival")):
     pytest.skip("needs the speech synthesisers flite, espeak-ng and festival", allow_module_level=True)
 
-from michiai.data import accents, shards, tts_espeak, tts_festival, tts_flite, tts_foreign, tts_kokoro
+from michiai.data import accents, shards, tts_espeak, tts_festival, tts_flite, tts_kokoro
 from michiai.data.align import word_times
 from michiai.data.grammar import make_script
 from michiai.data.render import LATE, RESPONSE, STOP, render, silence
@@ -33,10 +33,6 @@ VOICES = [
     VoiceSpec("espeak", "en-us+f3", "F", 1.0, 50, 50, 1.0),
     VoiceSpec("espeak", "en-gb-scotland+m3", "M", 0.96, 45, 40, 1.0),
     VoiceSpec("festival", "kal", "M", 1.0, 110, 1.0, 1.0),
-    VoiceSpec("foreign", "dita", "F", 1.0, 190, 1.0, 1.0),
-    VoiceSpec("foreign", "mv", "M", 0.9, 110, 1.0, 0.9),
-    VoiceSpec("foreign", "nsk", "M", 1.04, 110, 1.0, 1.0),
-    VoiceSpec("foreign", "pc", "M", 1.0, 120, 1.0, 1.0),
     VoiceSpec("pico", "pico_us", "F", 1.1, 200, 1.0, 0.9),
     VoiceSpec("pico", "pico_gb", "M", 0.84, 110, 1.0, 1.0),
     VoiceSpec("kokoro", "heart", "F", 1.04, 200, 1.0, 1.0),
@@ -69,7 +65,7 @@ def test_word_times_are_those_of_the_sound(voice):
     assert np.array_equal(speech.audio, synthesise(text, voice).audio)
 
 
-@pytest.mark.parametrize("voice", [v for v in VOICES if v.engine not in ("pico", "foreign")], ids=lambda v: v.id)
+@pytest.mark.parametrize("voice", [v for v in VOICES if v.engine != "pico"], ids=lambda v: v.id)
 def test_an_accent_says_phones_otherwise(voice, monkeypatch):
     for engine in (tts_espeak, tts_festival, tts_flite, tts_kokoro):
         monkeypatch.setattr(engine, "changes", lambda accent: {"th": "f"} if accent else {})
@@ -95,13 +91,6 @@ def test_users_of_training_have_accents_and_nobody_else():
         for role in ("user", "model")
     }
     assert 0.3 < share.pop(("train", "user")) < 0.5 and not any(share.values())
-
-
-def test_every_phone_of_english_can_be_said_in_other_languages():
-    assert {frozenset(phones) for phones in tts_foreign.PHONES.values()} == {frozenset(tts_foreign.PHONES["czech"])}
-    assert {*accents.VOWELS, *accents.CONSONANTS, "pau"} <= set(tts_foreign.PHONES["czech"])
-    assert tts_foreign.assimilate("# d o k t o r z v a z k #".split()) == "# d o k t o r z v a s k #".split()
-    assert tts_foreign.assimilate("s d i d z #".split()) == "z d i t s #".split()
 
 
 def test_forced_alignment_finds_the_words_of_flite():
