@@ -5,7 +5,8 @@
 # learning rate followed the clock, and through stages 7 to 12 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
 # All data of stages 1 to 8 were made before SVOX Pico was among the engines, those of stage 9 before Kokoro was and before users had accents, and all of them
 # with invented names of random syllables (data/words.py spells them as English now); those of stage 10 before the means of Kokoro's voices were voices, too,
-# and all but those of stages 11 and 12 with fewer question forms.
+# and all but those of stages 11 and 12 with fewer question forms; dictations drew for rare names as often as for other words (data/wide.py). Each listen run
+# began a new letter head: `mean` keeps it now.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
 SPEECH=${2:+--speech $2}   # human recordings with a manifest.jsonl; optional, for the codec, the vocoder, the listen head and, in stage 11, the speak head
