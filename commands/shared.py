@@ -1,4 +1,4 @@
-"""Arguments that several commands have."""
+"""What several commands share: arguments, checks, reading and writing."""
 
 import argparse
 from importlib.util import find_spec

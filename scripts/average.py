@@ -24,16 +24,14 @@ def average(shares: list[float], files: list[dict[str, Tensor]], also: str | Non
     common = set.intersection(*(set(file) for file in files))
     if not common:
         raise ValueError("the files have no tensor's name in common; expected checkpoints of one stage")
-    for name in sorted(common):
-        if len(shapes := {tuple(file[name].shape) for file in files}) > 1:
+    more = {name for file in files for name in file if also and name.startswith(also)}
+    mean = {}
+    for name in sorted(common | more):
+        holding = [(share, file[name].float()) for share, file in zip(shares, files, strict=True) if name in file]
+        if len(shapes := {tuple(tensor.shape) for _, tensor in holding}) > 1:
             raise ValueError(f"{name} has the shapes {sorted(shapes)}; expected one: are the checkpoints of one size?")
-    mean = {name: sum(share * file[name].float() for share, file in zip(shares, files, strict=True)) for name in sorted(common)}
-    holding = [(share, file) for share, file in zip(shares, files, strict=True) if also and any(name.startswith(also) for name in file)]
-    if len(holding) in (0, len(files)):
-        return mean
-    own = [{name: tensor for name, tensor in file.items() if name.startswith(also)} for _, file in holding]
-    total = sum(share for share, _ in holding)
-    return mean | average([share / total for share, _ in holding], own)
+        mean[name] = sum(share * tensor for share, tensor in holding) / sum(share for share, _ in holding)
+    return mean
 
 
 def main() -> None:

@@ -130,9 +130,7 @@ class Conversation:
             raise RealtimeError("session_started", "instructions, voice and formats stand before the conversation, which has begun; "
                                 "expected them before the first sound. Facts may come at any time, by conversation.item.create", "session")
         if instructions != self.instructions or voice != self.voice:
-            prepared = self._begun(instructions, voice)  # is it too long? said now, not with the first sound
-            self._drop_prepared()
-            self.prepared = prepared
+            self.prepared = self._begun(instructions, voice)  # is it too long? said now, not with the first sound
         self.instructions, self.voice, self.rates = instructions, voice, rates
         return [{"type": "session.updated", "session": self.described()}]
 
@@ -189,11 +187,6 @@ class Conversation:
     def _begun(self, instructions: str, voice: str) -> DuplexSession:
         return self.model.session(voice=self.voices.get(voice), instructions=instructions, seed=self.seed)
 
-    def _drop_prepared(self) -> None:
-        if self.prepared is not None:
-            self.prepared.close()
-        self.prepared = None
-
     def _begin(self) -> None:
         self.session, self.prepared = self.prepared or self._begun(self.instructions, self.voice), None
         self.resampler = StreamingResampler(self.model.config.sampling_rate, self.rates["output"])
@@ -212,9 +205,9 @@ class Conversation:
         }
 
     def close(self) -> None:
-        self._drop_prepared()
-        if self.session is not None:
-            self.session.close()
+        for session in (self.prepared, self.session):
+            if session is not None:
+                session.close()
 
     # ---------------------------------------------------------------- frames
 
