@@ -21,6 +21,9 @@ forgotten, queries see its keys as many positions nearer.
 B batch, T positions, D width, V vocabulary, H key-value heads, S layers, P prompt slots, K slots in all.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -108,6 +111,24 @@ def text_lane(user_text: Tensor, own_text: Tensor, special: dict[str, int]) -> T
     """
     state, before = StreamState(), F.pad(user_text[:, :-1], (1, 0))
     return torch.stack([next_text(own, user, state, special) for own, user in zip(own_text.T, before.T, strict=True)], 1)
+
+
+MEMORIES = tuple(f"backbone.{name}" for name in ("prompt", "memory", "held", "counts", "text"))
+
+
+@contextmanager
+def each_way(state: StreamState, n_ways: int | None = None) -> Iterator[tuple[StreamState, int]]:
+    """Memories for conversations that the backbone goes through in `n_ways`: those of B conversations, [B, n_ways, ...] in `state`, as
+    [B n_ways, ...]. None: as `state` is.
+    """
+    if n_ways is None:
+        n_ways = 1 if "backbone.counts" not in state or state["backbone.counts"].ndim == 2 else state["backbone.counts"].shape[1]
+    if n_ways == 1:
+        yield state, 1
+        return
+    rows = StreamState({path: state[path].flatten(0, 1) for path in MEMORIES if path in state})
+    yield rows, n_ways
+    state.update({path: memory.unflatten(0, (-1, n_ways)) for path, memory in rows.items()})
 
 
 def kind_of(tokens: Tensor) -> Tensor:

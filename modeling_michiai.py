@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from .backbone_michiai import SOUND, TEXT, Backbone, kind_of, newest_text, next_text, speaks, text_lane, words_due
+from .backbone_michiai import SOUND, TEXT, Backbone, each_way, kind_of, newest_text, next_text, speaks, text_lane, words_due
 from .codec_michiai import AudioEncoder
 from .configuration_michiai import SOUNDS, MichiAIConfig
 from .listen_michiai import ListenHead, expect, expected_gain, foresee, foreseen_gain, greedy_text, remember_newest
@@ -126,18 +126,32 @@ class MichiAIModel(PreTrainedModel):
         return self.backbone.frame_logits(hidden[:, 2::3], text), hidden[:, 2::3]
 
     @torch.inference_mode()
-    def prompt(self, state: StreamState, tokens: Tensor, voice: Tensor) -> None:
-        """Put text [B, T] and then a voice's latents [B, T', L] before all frames of `state`."""
+    def prompt(self, state: StreamState, tokens: Tensor, voice: Tensor, guidance: float = 0.0) -> None:
+        """Put text [B, T] and then a voice's latents [B, T', L] before all frames of `state`.
+
+        Args:
+            guidance: w of classifier-free guidance (Ho & Salimans, arXiv 2207.12598): the backbone goes through the conversation twice,
+                with the voice and with zeros in its place, and a latent is z + w (z - z without the voice). 0: once.
+        """
+        voices = [voice]
+        if guidance:
+            state["speak.guidance"] = voice.new_full((len(voice), 1, 1), guidance)
+            voices.append(torch.zeros_like(voice))
+        voice = torch.stack(voices, 1).flatten(0, 1)
+        tokens = tokens.repeat_interleave(len(voices), 0)
         x = [self.backbone.embed_text(tokens), self.backbone.embed_latents(voice)]
         kind = [torch.full(x[0].shape[:2], TEXT, device=voice.device), torch.full(x[1].shape[:2], SOUND, device=voice.device)]
         x, kind = torch.cat(x, dim=1), torch.cat(kind, dim=1)
         if x.shape[1]:
-            self.backbone(x, kind, state, prompt=True)
+            with each_way(state, len(voices)) as (rows, _):
+                self.backbone(x, kind, rows, prompt=True)
 
     @torch.inference_mode()
     def inject(self, state: StreamState, tokens: Tensor) -> None:
         """Put text [B, T] between two frames."""
-        self.backbone(self.backbone.embed_text(tokens), state=state)
+        x = self.backbone.embed_text(tokens)
+        with each_way(state) as (rows, n):
+            self.backbone(x.repeat_interleave(n, 0), state=rows)
 
     @torch.inference_mode()
     def expect(self, state: StreamState, text: str) -> None:
@@ -221,22 +235,26 @@ class MichiAIModel(PreTrainedModel):
         return heard.embeds, user_text, heard.turn_logits[:, -1].float().sigmoid()
 
     def think(self, state: StreamState, embeds: Tensor, user_text: Tensor, words: bool) -> tuple[Tensor, Tensor]:
-        """What was heard -> hidden state of the frame [B, 1, D], scores of own tokens [B, V]."""
+        """What was heard -> hidden states of the frame [B, 1, D], guided [2 B, 1, D], scores of own tokens [B, V]."""
         special, own_text = self.config.special_tokens, state["own_text"]
         x = self.backbone.embed_frames(embeds, user_text, state["latent"], own_text, state)
         kind = torch.full_like(user_text, SOUND)
         if words:
             new = next_text(own_text[:, 0], state["user_text"][:, 0], state, special)
             x, kind = torch.cat([self.backbone.embed_text(new).to(x.dtype), x], 1), torch.cat([kind_of(new), kind], 1)
-        hidden = self.backbone(x, kind, state)[:, -1:]
-        logits = self.backbone.frame_logits(hidden[:, 0], state["backbone.text"])
+        with each_way(state) as (rows, n):
+            hidden = self.backbone(x.repeat_interleave(n, 0), kind.repeat_interleave(n, 0), rows)[:, -1:]
+            logits = self.backbone.frame_logits(hidden[::n, 0], rows["backbone.text"][::n])
         sure = (user_text[:, 0] == 0) & ~speaks(state, user_text[:, 0])
         foresee(state, logits, sure, unsaid=[token for name, token in special.items() if name not in SOUNDS])
         return hidden, logits
 
     def utter(self, state: StreamState, hidden: Tensor, noise: Tensor, flow_steps: int) -> tuple[Tensor, Tensor]:
-        """Hidden state of the frame -> its samples [B, N], its latent [B, 1, L]."""
-        latent = self.speak_head(hidden, noise[:, None], flow_steps)
+        """Hidden states of the frame, as of `think` -> its samples [B, N], its latent [B, 1, L]."""
+        latent = self.speak_head(hidden, noise[:, None].repeat_interleave(len(hidden) // len(noise), 0), flow_steps)
+        if len(hidden) > len(noise):
+            latent, without = latent[::2], latent[1::2]
+            latent = latent + state["speak.guidance"] * (latent - without)
         return self.vocoder(latent, state), latent
 
     # ---------------------------------------------------------------- what people call

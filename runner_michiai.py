@@ -37,8 +37,9 @@ FEW = 8  # layers that are recorded one by one: a loop saves memory, but costs 0
 
 
 def shape_of(audio: Tensor, state: StreamState, flow_steps: int) -> tuple[int, ...]:
-    """What records are made for: batch, slots of the prompt, flow steps."""
-    return len(audio), state["backbone.prompt"].shape[4], flow_steps
+    """What records are made for: batch, whether the voice is guided, slots of the prompt, flow steps."""
+    prompt = state["backbone.prompt"]
+    return len(audio), prompt.ndim, prompt.shape[-2], flow_steps
 
 
 class _AnyLayer(nn.Module):

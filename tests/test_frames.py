@@ -129,6 +129,17 @@ def test_blended_voices_lie_between_two_and_leave_silence_as_it_is(rows: Rows, m
         assert any(torch.allclose(way, way.mean().expand(L), atol=1e-3) and 0 < way.mean() < 1 for way in ways)
 
 
+def test_some_rows_have_no_voice_and_their_frames_stay(rows: Rows, monkeypatch) -> None:
+    stage, (n, P, L) = DuplexStage(rows.config), (400, 6, rows.config.latent_dim)
+    kind, frame = torch.full((n, P), SOUND), torch.arange(P)[None].expand(n, P) >= 4
+    kind[:, 0] = TEXT
+    batch = {"kind": kind, "frame": frame, "latent": torch.ones(n, P, L), "goal": torch.ones(n, P, L)}
+    after = stage.voiceless(batch)
+    without = (after["latent"] == 0).all(-1)
+    assert 0.04 < without[:, 1].float().mean() < 0.18
+    assert torch.equal(without, without[:, 1:2] & (kind == SOUND) & ~frame) and after["goal"] is batch["goal"]
+
+
 def test_from_a_reading_the_speak_head_alone_learns(rows: Rows, monkeypatch) -> None:
     n, config = 40, rows.config
     own = [0] * n

@@ -144,11 +144,18 @@ def test_joined_projections_serve_the_llm_s_own_forward_too(plain: MichiAIModel,
     assert fast.generate(tokens, max_new_tokens=3, do_sample=False).shape == (1, 13)
 
 
-def test_a_recorded_frame_equals_a_computed_one(fast: MichiAIModel) -> None:
-    recorded, runner = run(fast, rows=2), fast.runner
+@pytest.mark.parametrize("guidance", [0.0, 0.5])
+def test_a_recorded_frame_equals_a_computed_one(fast: MichiAIModel, guidance: float) -> None:
+    def sound() -> Tensor:
+        state, rows = StreamState(), 2
+        prompt = torch.arange(10, 30)[None].expand(rows, -1)
+        fast.prompt(state, prompt, fast.default_voice[None].expand(rows, -1, -1), guidance)
+        return run(fast, state, rows=rows)
+
+    recorded, runner = sound(), fast.runner
     fast.runner = None
     try:
-        assert torch.allclose(recorded, run(fast, rows=2), atol=1e-5)
+        assert torch.allclose(recorded, sound(), atol=1e-5)
     finally:
         fast.runner = runner
 

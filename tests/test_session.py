@@ -408,3 +408,45 @@ def test_a_model_without_rows_in_common_is_independent() -> None:
     alone = a.step(audio, StreamState(), noise).audio
     b.step(audio, StreamState(), noise)
     assert torch.equal(a.step(audio, StreamState(), noise).audio, alone)
+
+
+# ---------------------------------------------------------------- a voice beyond its latents
+
+
+@torch.inference_mode()
+def test_guidance_goes_away_from_the_latents_of_no_voice(model) -> None:
+    """The latents of a guided conversation == those with and without the voice, told the same past, put together."""
+    rows, frames, weight = 2, 12, 0.7
+    audio, noise = 0.1 * torch.randn(frames, rows, FRAME), torch.randn(frames, rows, 6)
+    prompt, voice = torch.tensor([[5, 20, 30, 40]] * rows), torch.randn(rows, 7, 6)
+    guided, voiced, bare = StreamState(), StreamState(), StreamState()
+    model.prompt(guided, prompt, voice, weight)
+    model.prompt(voiced, prompt, voice)
+    model.prompt(bare, prompt, torch.zeros_like(voice))
+    model.inject(guided, prompt)
+    for state in (voiced, bare):
+        model.inject(state, prompt)
+    for i in range(frames):
+        out = model.step(audio[i], guided, noise[i])
+        plain, without = (model.step(audio[i], state, noise[i]) for state in (voiced, bare))
+        assert close(out.latent, plain.latent + weight * (plain.latent - without.latent))
+        assert close(out.text_logits, plain.text_logits) and not close(plain.latent, without.latent)
+        for state in (voiced, bare):
+            state["latent"], state["own_text"], state["user_text"] = out.latent[:, None], out.own_text[:, None], guided["user_text"]
+    first = guided.select(torch.tensor([0]))
+    assert close(model.step(audio[0][:1], first, noise[0][:1]).latent, model.step(audio[0], guided, noise[0]).latent[:1])
+
+
+def test_only_a_given_voice_is_guided(model) -> None:
+    voice = Voice(torch.randn(20, 6))
+
+    def sound(**options) -> torch.Tensor:
+        given = options.pop("voice", None)
+        with model.session(voice=given, options=GenerationOptions(**options)) as session:
+            return torch.cat([frame.audio for frame in session.push(speech(0.5))])
+
+    assert torch.equal(sound(), sound(voice_guidance=0)) and torch.equal(sound(voice_guidance=2), sound())
+    assert not torch.equal(sound(voice=voice), sound(voice=voice, voice_guidance=0))
+    assert torch.equal(sound(voice=voice), sound(voice=voice, voice_guidance=model.config.speak_config.guidance))
+    with pytest.raises(ValueError, match="voice_guidance is -1; expected a number of 0 or more"):
+        GenerationOptions(voice_guidance=-1)

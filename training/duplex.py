@@ -28,6 +28,7 @@ PAD_WEIGHT = 0.3  # most frames hold nothing new
 DRAWS = 4  # of noise and time per position, for flow matching
 DISTIL_SHARE = 0.25
 BLENDED = 0.5  # of the rows
+VOICELESS = 0.1  # of the rows, so that guidance knows what it goes away from (arXiv 2207.12598)
 
 
 class DuplexStage(nn.Module):
@@ -71,13 +72,18 @@ class DuplexStage(nn.Module):
 
         return {**batch, "latent": moved(latent, there), "goal": moved(goal, frame[..., None])}
 
+    def voiceless(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Some of the rows with zeros in place of their voice prompt."""
+        told = (batch["kind"] != SOUND) | batch["frame"] | (torch.rand(len(batch["kind"]), 1, device=batch["kind"].device) >= VOICELESS)
+        return {**batch, "latent": batch["latent"] * told[..., None]}
+
     def noisy(self, latents: Tensor, history: Tensor) -> Tensor:
         """Noise on the own past, so that errors do not pile up (CALM, arXiv 2509.06926): sqrt(k) eps + sqrt(1 - k) z."""
         k = self.history_noise * torch.rand(len(latents), 1, 1, device=latents.device) ** 2 * history[..., None]
         return k.sqrt() * torch.randn_like(latents) + (1 - k).sqrt() * latents
 
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        batch = self.blended(batch)
+        batch = self.voiceless(self.blended(batch))
         hidden = self.backbone(self.positions(batch), batch["kind"])
         losses = {"plain": self.plain(batch["plain"].flatten(0, 1))}
         losses["loss"] = 0.5 * losses["plain"]
