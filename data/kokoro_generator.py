@@ -56,8 +56,8 @@ class Generator:
         for name in self._arrays:
             if name.startswith("decoder.decoder.generator.") and name.endswith(".fc.bias"):
                 key = name.removeprefix("decoder.decoder.generator.").removesuffix(".fc.bias")
-                stem = name.removesuffix("bias") + "weight_"
-                self.norms[key] = self._unpacked(stem + "quantized", stem + "zero_point"), self._array(name)
+                stem = name.removesuffix("bias") + "weight_"  # [inputs, outputs], a scale for each output
+                self.norms[key] = self._array(stem + "quantized") * self._array(stem + "scale"), self._array(name)
             elif ".alpha" in name:
                 self.alphas[name.removeprefix("decoder.decoder.generator.")] = self._array(name).reshape(1, -1, 1, 1)
         del self._arrays
@@ -70,11 +70,9 @@ class Generator:
         return torch.from_numpy(numpy_helper.to_array(self._arrays[name]).astype(np.float32))
 
     def _unpacked(self, packed: str, zero: str) -> Tensor:
-        """A weight from its int8 form, [outputs, ...], or of a matrix [inputs, outputs]."""
-        weight, scale = self._array(packed), self._array(packed.removesuffix("quantized") + "scale")
-        zero = self._array(zero) if zero in self._arrays else torch.zeros(1)
-        shape = (-1,) + (1,) * (weight.ndim - 1) if weight.ndim > 2 else (-1,)
-        return (weight - zero.reshape(shape)) * scale.reshape(shape)
+        """The weight of a convolution from its int8 form, [outputs, ...]."""
+        scale = self._array(packed.removesuffix("quantized") + "scale")
+        return (self._array(packed) - self._array(zero)) * scale
 
     def _convolve(self, name: str, x: Tensor) -> Tensor:
         return F.conv2d(x, *self.convolutions[name])

