@@ -7,7 +7,7 @@ import torch
 
 from michiai.evaluation.load import load_model
 
-from .shared import add_model, add_speaking, check_output, read_text, read_voice, write_wav
+from .shared import add_model, add_speaking, check_output, options_of, read_text, read_voice, write_wav
 
 HELP = "answer a recorded question: transcript with times, stereo WAV, and a plot if asked"
 
@@ -42,8 +42,6 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from michiai.session_michiai import GenerationOptions
-
     check_output(args.output, (".wav",))
     picture = (
         None
@@ -51,7 +49,7 @@ def run(args: argparse.Namespace) -> None:
         else check_output(args.plot or str(Path(args.output).with_suffix(".png")), (".png",))
     )
     context = read_text(args.context, "--context")
-    options = GenerationOptions(flow_steps=args.steps)
+    options = options_of(args)
     model = load_model(args.model)
     reply = model.converse(
         args.input,

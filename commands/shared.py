@@ -25,12 +25,14 @@ def check_packages(what: str, names: tuple[str, ...], install: str) -> None:
 
 
 def add_speaking(p: argparse.ArgumentParser) -> None:
-    """Voice, steps and seed."""
+    """Voice, guidance, steps and seed."""
     p.add_argument(
         "--voice",
         metavar="FILE",
         help="voice to speak in: 1 to 30 s of a recording, or a .safetensors file of Voice.save",
     )
+    p.add_argument("--guidance", type=float, metavar="W",
+                   help="how far to go beyond the --voice, away from no voice; 0: not at all (default: as the checkpoint says)")
     p.add_argument(
         "--steps",
         type=int,
@@ -41,6 +43,13 @@ def add_speaking(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--seed", type=int, default=0, help="of all random draws; the same seed gives the same sound"
     )
+
+
+def options_of(args: argparse.Namespace) -> Any:
+    """The GenerationOptions of what `add_speaking` added."""
+    from michiai.session_michiai import GenerationOptions
+
+    return GenerationOptions(flow_steps=args.steps, voice_guidance=args.guidance)
 
 
 def read_voice(model: Any, path: str | None) -> Any:

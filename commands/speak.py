@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from michiai.evaluation.load import load_model
 
-from .shared import add_model, add_speaking, check_output, read_voice, write_wav
+from .shared import add_model, add_speaking, check_output, options_of, read_voice, write_wav
 
 HELP = "say a text, in the voice of a recording if one is given"
 
@@ -22,10 +22,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from michiai.session_michiai import GenerationOptions
-
     check_output(args.output, (".wav",))
-    options = GenerationOptions(flow_steps=args.steps)
+    options = options_of(args)
     model = load_model(args.model)
     frames = model.speak_stream(
         args.text, voice=read_voice(model, args.voice), options=options, seed=args.seed

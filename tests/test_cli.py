@@ -86,6 +86,7 @@ BAD = {
     "output folder": (["converse", "question.wav", "nowhere/out.wav"], "nowhere"),
     "output name": (["converse", "question.wav", "out.mp3"], ".wav"),
     "steps": (["converse", "question.wav", "out.wav", "--steps", "0"], "flow_steps is 0"),
+    "guidance": (["speak", "hello", "out.wav", "--guidance", "-1"], "voice_guidance is -1"),
     "context": (["converse", "question.wav", "out.wav", "--context", "missing.txt"], "missing.txt"),
     "long context": (["converse", "question.wav", "out.wav", "--context", "long.txt"], "expected at most"),
     "silent voice": (["speak", "hello", "out.wav", "--voice", "silent.wav"], "silent"),
