@@ -200,10 +200,12 @@ class MichiAIModel(PreTrainedModel):
             self.runner.ready(audio, state, like.new_zeros(batch, self.config.latent_dim), flow_steps)
 
     def warm_up(self) -> None:
-        """Hold a short conversation after prompts of all lengths: the first frames of a process, and of a longer prompt, are slow."""
-        for length in range(1, self.config.max_prompt, 128):
-            with self.session(voice=Voice(torch.zeros(length, self.config.latent_dim))) as session:
-                session.push(torch.zeros(self.config.sampling_rate // 2))
+        """Hold a short conversation after prompts of all lengths, guided and not: the first frames of each in a process are slow."""
+        for guidance in {0.0, self.config.speak_config.guidance}:
+            for length in range(1, self.config.max_prompt, 128):
+                voice, options = Voice(torch.zeros(length, self.config.latent_dim)), GenerationOptions(voice_guidance=guidance)
+                with self.session(voice=voice, options=options) as session:
+                    session.push(torch.zeros(self.config.sampling_rate // 2))
 
     def frame(
         self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True, run: Callable = directly

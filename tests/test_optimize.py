@@ -15,6 +15,7 @@ from michiai.modeling_michiai import MichiAIModel
 from michiai.packed_michiai import Int8Linear, MatrixConv, MatrixConvTranspose
 from michiai.runner_michiai import GraphRunner, use_graph
 from michiai.streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, name_modules
+from michiai.voice_michiai import Voice
 
 from helpers import tiny_config, tiny_model
 
@@ -196,6 +197,17 @@ def test_recorded_frames_keep_the_contract_of_memory(fast: MichiAIModel) -> None
     fast.prompt(other, torch.arange(10, 300)[None], fast.default_voice[None])
     run(fast, other, frames=1)
     assert count_records(fast) == near | {"think": near["think"] + 2}, "hearing and sound know nothing of a longer prompt"
+
+
+def test_after_the_warm_up_no_conversation_waits_for_a_record(plain: MichiAIModel, tokenizer) -> None:
+    fast = copy.deepcopy(plain).optimize("cpu-int8")
+    fast.tokenizer = tokenizer
+    fast.warm_up()
+    before = count_records(fast)
+    for voice in (None, Voice(torch.randn(40, fast.config.latent_dim))):
+        with fast.session(voice=voice, instructions="be brief.", context="the train leaves at nine.") as session:
+            session.push(torch.randn(fast.config.sampling_rate) * 0.1)
+    assert count_records(fast) == before
 
 
 def test_threads_record_and_replay_side_by_side(plain: MichiAIModel) -> None:
