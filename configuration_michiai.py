@@ -71,7 +71,7 @@ class SpeakConfig:
     time_features: int = 128
     text_lead: int = 2  # frames by which own text leads own audio
     temperature: float = 0.1  # variance of the noise that sampling starts from: the less, the better it is understood
-    guidance: float = 0.5  # how far a given voice goes beyond its latents, away from those of no voice
+    guidance: float = 0.0  # how far a given voice goes beyond its latents, away from those of no voice: nearer to it, but less clear
 
 
 PARTS: dict[str, type] = {

@@ -24,7 +24,7 @@ class GenerationOptions:
 
     flow_steps: int = 1  # evaluations of the velocity network per frame
     noise_temperature: float | None = None  # variance of the flow's noise; None, here and below: as the checkpoint says
-    voice_guidance: float | None = None  # how far beyond its latents a given voice goes, away from no voice; 0: a tenth faster
+    voice_guidance: float | None = None  # how far beyond its latents a given voice goes: nearer to it, less clear; not 0: slower
     text_temperature: float = 0.0  # 0: the most likely token
     say_threshold: float = 0.5  # a token is said once it would have been said by now with this probability: 0.5 is the median of its time
     max_answer_seconds: float = 20.0  # an answer that goes on longer is ended

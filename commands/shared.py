@@ -32,7 +32,7 @@ def add_speaking(p: argparse.ArgumentParser) -> None:
         help="voice to speak in: 1 to 30 s of a recording, or a .safetensors file of Voice.save",
     )
     p.add_argument("--guidance", type=float, metavar="W",
-                   help="how far to go beyond the --voice, away from no voice; 0: not at all (default: as the checkpoint says)")
+                   help="how far to go beyond the --voice, away from no voice: nearer to it, but less clear (0.5; default: not at all)")
     p.add_argument(
         "--steps",
         type=int,

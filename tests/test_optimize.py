@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -201,7 +202,7 @@ def test_recorded_frames_keep_the_contract_of_memory(fast: MichiAIModel) -> None
 
 def test_after_the_warm_up_no_conversation_waits_for_a_record(plain: MichiAIModel, tokenizer) -> None:
     fast = copy.deepcopy(plain).optimize("cpu-int8")
-    fast.tokenizer = tokenizer
+    fast.tokenizer, fast.config.speak_config = tokenizer, replace(fast.config.speak_config, guidance=0.5)
     fast.warm_up()
     before = count_records(fast)
     for voice in (None, Voice(torch.randn(40, fast.config.latent_dim))):
