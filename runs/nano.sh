@@ -2,10 +2,10 @@
 # The recipe of nano on two CPU cores: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]
 # Stages in brackets run side by side, one core each. The committed weights went through stages 1 to 5 in this order, but in seven short legs, each from
 # the weights of the one before (`--init`), all but the last with AdamW in place of Muon, then through stage 6, in 15 minutes of one H200 where the
-# learning rate followed the clock, and through stages 7 to 12 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
+# learning rate followed the clock, and through stages 7 to 13 on two cores: LOG.md says what each leg was, how far it got, and what it scored.
 # All data of stages 1 to 8 were made before SVOX Pico was among the engines, those of stage 9 before Kokoro was and before users had accents, and all of them
 # with invented names of random syllables (data/words.py spells them as English now); those of stage 10 before the means of Kokoro's voices were voices, too,
-# and all but those of stages 11 and 12 with fewer question forms; dictations drew for rare names as often as for other words (data/wide.py). Each listen run
+# and all but those of stages 11 to 13 with fewer question forms; before stage 13 dictations drew for rare names as often as for other words (data/wide.py). Each listen run
 # began a new letter head: `mean` keeps it now.
 set -euo pipefail
 RUN=${1:?usage: bash runs/nano.sh RUN_FOLDER [FOLDER_WITH_RECORDINGS [FOLDER_WITH_TEXTS]]}
@@ -228,3 +228,14 @@ for data in read_heart_more read_more; do frames $data codec_natural listen_end;
 if [ -n "$SPEECH" ]; then frames read_people_more codec_natural listen_end --copies 1; fi
 pair together duplex_crossed duplex_end 0.25 71 1011 6e-4 "${MIXED[@]}" --frames "$RUN/frames_last"
 assemble codec_natural listen_end duplex_end codec_natural nano
+
+# 13. the listen head again, in one long run, and the mean; the rest stays, and does not mind (LOG.md, eighteenth leg)
+synthesise long 7 713
+synthesise dictated 3 717 --dictation
+synthesise heart_long 1.2 715 --voices heart
+HEARD=("$RUN/data/long" "$RUN/data/long" "$RUN/data/dictated" "$RUN/data/heart_long")
+if [ -n "$TEXTS" ]; then synthesise wide_long 3 716 --text "$TEXTS" && HEARD+=("$RUN/data/wide_long"); fi
+if [ -n "$SPEECH" ]; then synthesise people_long 4 5 $SPEECH && HEARD+=("$RUN/data/people_long"); fi
+listen nano listen_long 901 4500 5e-4 "${HEARD[@]}"  # up to step 3,000 its rate fell as if there were to be 5,000
+mean listen_half 0.5 nano 0.5 listen_long
+assemble codec_natural listen_half duplex_end codec_natural nano_long
