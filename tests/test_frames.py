@@ -129,7 +129,7 @@ def test_blended_voices_lie_between_two_and_leave_silence_as_it_is(rows: Rows, m
         assert any(torch.allclose(way, way.mean().expand(L), atol=1e-3) and 0 < way.mean() < 1 for way in ways)
 
 
-def test_some_rows_have_no_voice_and_their_frames_stay(rows: Rows, monkeypatch) -> None:
+def test_some_rows_have_no_voice_and_their_frames_stay(rows: Rows) -> None:
     stage, (n, P, L) = DuplexStage(rows.config), (400, 6, rows.config.latent_dim)
     kind, frame = torch.full((n, P), SOUND), torch.arange(P)[None].expand(n, P) >= 4
     kind[:, 0] = TEXT
