@@ -17,6 +17,8 @@ from .spoken_michiai import spoken
 from .streaming_michiai import StreamState
 from .voice_michiai import Voice
 
+ASK_TO_READ = "repeat after me"  # as users of the training dialogues do
+
 
 @dataclass(frozen=True)
 class GenerationOptions:
@@ -250,11 +252,35 @@ class DuplexSession:
         return Reply(sound, torch.cat([user, torch.zeros(len(sound) - len(user))]), self.config.sampling_rate, frames)
 
     def read(self, text: str) -> Iterator[Tensor]:
-        """Say `text`: the words are given, their times and sound are the model's."""
-        queue = self._tokens(self.normal(text))[0].tolist()
-        if not queue:
+        """Say `text`: the words are given, their times and sound are the model's.
+
+        The text lane holds them before they are said, as if a user had asked for them: as in a conversation, where the LLM knows
+        what comes next.
+        """
+        parts = list(self._parts(self.normal(text)))
+        if not parts:
             raise ValueError(f"text is {text!r}, which has nothing to say; expected at least one word")
-        self._queue = [self.special["<turn>"], *queue, self.special["<done>"]]
+        for part in parts:
+            self.model.inject(self._state, self._tokens(f"{ASK_TO_READ} {part}").to(self.model.default_voice.device))
+            yield from self._say([self.special["<turn>"], *self._tokens(part)[0].tolist(), self.special["<done>"]])
+
+    def _parts(self, text: str) -> Iterator[str]:
+        """Sentences; of longer ones as many words at a time as the text window holds twice, asked for and said."""
+        limit = self.config.text_window // 2 - 8
+        for sentence in text.split(" . "):
+            part = ""
+            for word in sentence.split():
+                longer = f"{part} {word}".strip()
+                if part and self._tokens(longer).shape[1] > limit:
+                    yield part
+                    longer = word
+                part = longer
+            if part:
+                yield part
+
+    def _say(self, tokens: list[int]) -> Iterator[Tensor]:
+        """One turn whose words are given."""
+        self._queue = tokens
         silence = torch.zeros(self.config.frame_size)
         while self._queue:
             yield from (frame.audio for frame in self.push(silence))

@@ -11,7 +11,7 @@ import torch
 
 from michiai.data.tts import synthesise
 
-from .items import Item, make_item
+from .items import Item, in_default_voice, make_item
 from .referees import embed_speaker, is_speech, recognise, whisper, whisper_errors, word_errors, words_of
 from .talk import Talk, open_session, script_of, talk
 
@@ -103,17 +103,34 @@ def run_question(model: Any, seed: int, index: int, *, steps: int = 1, judges: b
         "hear_errors": word_errors(hear, words_of(made.user_text)),
     } | turn_times(made, item)
     row["spent"] = float(np.mean([frame.compute_seconds for frame in made.frames]) / made.step)
-    sounds = [(a, b) for a, b in made.sounds() if b > item.asked_at]
     if not judges:
         return row
     row["text_answer"] = answer_by_text(model, item)
     row["text_right"] = item.right(row["text_answer"])
-    if sounds and sounds[-1][1] - sounds[0][0] > 0.3:
-        sound = made.piece(sounds[0][0] - 0.05, sounds[-1][1] + 0.1)
-        row |= say_errors(text, sound, item) | {"speech": is_speech(sound)}
-        if sounds[-1][1] - sounds[0][0] > 0.8:
-            row["similarity"] = float(embed_speaker(sound) @ embed_speaker(item.reference))
+    return row | judge_sound(made, text, item)
+
+
+def judge_sound(made: Talk, text: str, item: Item) -> dict:
+    """How the answer sounds: its word errors, whether it is speech, and the likeness of a voice that was given."""
+    sounds = [(a, b) for a, b in made.sounds() if b > item.asked_at]
+    seconds = sounds[-1][1] - sounds[0][0] if sounds else 0.0
+    if seconds <= 0.3:
+        return {}
+    sound = made.piece(sounds[0][0] - 0.05, sounds[-1][1] + 0.1)
+    row = say_errors(text, sound, item) | {"speech": is_speech(sound)}
+    if seconds > 0.8 and item.reference is not None:
+        row["similarity"] = float(embed_speaker(sound) @ embed_speaker(item.reference))
     return row
+
+
+def run_default(model: Any, seed: int, index: int) -> dict:
+    """The question of the same index, answered in the model's default voice, which a visitor hears first."""
+    item = in_default_voice(make_item(seed, index))
+    with torch.inference_mode():
+        made = talk(open_session(model, item, seed), script_of(model, item.user))
+    text = made.text(item.asked_at)
+    row = {"asked": item.heard, "voice": item.model_voice.id, "answer": text, "right": item.right(text)}
+    return row | judge_sound(made, text, item)
 
 
 def share(rows: list[dict], key: str) -> float | None:
@@ -131,6 +148,21 @@ def groups(rows: list[dict], key: str) -> dict[str, list[dict]]:
     for row in rows:
         found[row[key]].append(row)
     return dict(found)
+
+
+def said(rows: list[dict]) -> dict:
+    """Word errors of the answers that were said, and of the TTS teacher."""
+    spoken = [row for row in rows if row.get("say_words")]
+    found = {
+        "answers": len(spoken),
+        "wer": rate(spoken, "say_errors", "say_words"),
+        "teacher_wer": rate(spoken, "teacher_errors", "say_words"),
+        "taken_for_speech": share([r for r in rows if "speech" in r], "speech"),
+    }
+    if any("whisper_words" in row for row in spoken):
+        found["whisper_wer"] = rate(spoken, "whisper_errors", "whisper_words")
+        found["teacher_whisper_wer"] = rate(spoken, "teacher_whisper_errors", "whisper_words")
+    return found
 
 
 def summarise(rows: list[dict]) -> dict[str, dict]:
@@ -156,17 +188,8 @@ def summarise(rows: list[dict]) -> dict[str, dict]:
             for name, g in groups(rows, "engine").items()
         },
     }
-    said = [row for row in rows if row.get("say_words")]
-    say = {
-        "answers": len(said),
-        "wer": rate(said, "say_errors", "say_words"),
-        "teacher_wer": rate(said, "teacher_errors", "say_words"),
-        "taken_for_speech": share([r for r in rows if "speech" in r], "speech"),
-    }
-    if any("whisper_words" in row for row in said):
-        say["whisper_wer"] = rate(said, "whisper_errors", "whisper_words")
-        say["teacher_whisper_wer"] = rate(said, "teacher_whisper_errors", "whisper_words")
     similar = [row["similarity"] for row in rows if "similarity" in row]
+    say = said(rows)
     say["speaker_similarity"] = float(np.mean(similar)) if similar else None
     turn = {
         "turns": len(rows),

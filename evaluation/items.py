@@ -4,7 +4,7 @@ Item i depends on (seed, behaviour, i) alone. Topics take turns, so that each is
 the items are heard through a microphone: room, gain and noise as in the data (`michiai.data.augment`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
 import numpy as np
@@ -12,12 +12,13 @@ import numpy as np
 from michiai.data.augment import microphone
 from michiai.data.grammar import TOPICS, Question, Script, is_right, make_script
 from michiai.data.held_out import pick
-from michiai.data.tts import LEVEL, RATE, VoiceSpec, join, sample_voice, synthesise
+from michiai.data.tts import LEVEL, RATE, VoiceSpec, join, sample_voice, synthesise, voice_of
 from michiai.data.words import sentence_of
 
 LEAD = (0.5, 6.0)  # seconds of silence before the user speaks: a visitor looks at the page first
 NOISES = ("none", "white", "pink", "brown", "hum")
 CLEAR = ("slt", "rms")  # the voices that the recogniser of `say` understands
+DEFAULT = "kokoro:heart:F:w1.00:p200:v0.9:r1.00"  # the voice that nano has where none is given
 PAUSE = (0.6, 1.8)
 
 
@@ -43,7 +44,7 @@ class Item:
     asked_at: float  # start of the judged turn
     user_voice: VoiceSpec
     model_voice: VoiceSpec
-    reference: np.ndarray
+    reference: np.ndarray | None  # None: the model's default voice
     noisy: bool
 
     @property
@@ -149,3 +150,8 @@ def make_item(seed: int, index: int, behaviour: str = "plain") -> Item:
         reference(rng, own),
         noisy,
     )
+
+
+def in_default_voice(item: Item) -> Item:
+    """The same question to a model that was given no voice."""
+    return replace(item, model_voice=voice_of(DEFAULT), reference=None)

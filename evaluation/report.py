@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-PARTS = ("converse", "hear", "say", "turn", "duplex", "quiet", "voice", "flow", "text", "speed")
+PARTS = ("converse", "hear", "say", "turn", "duplex", "quiet", "voice", "default", "flow", "text", "speed")
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
@@ -80,6 +80,9 @@ def bars(result: dict) -> list[Bar]:
         found.append(Bar("quiet: silence, noise, echo", result["quiet"]["all"], 0.95, percent))
     if "voice" in result:
         found.append(Bar("voice: margin over others of the sex", result["voice"]["margin"], 0.15, number))
+    if "default" in result:
+        d = result["default"]
+        found.append(Bar("say, in its default voice", d["wer"], 1.5 * (d["teacher_wer"] or 0) + 0.05, percent, above=False))
     if "speed" in result:
         found += [
             Bar("speed: real-time factor, one core", result["speed"]["rtf"], 0.5, number, above=False),

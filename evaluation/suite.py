@@ -27,6 +27,7 @@ KINDS = {  # of jobs whose rows hold all of a part's bars
     "duplex": {"pause", "interrupt", "backchannel"},
     "quiet": {"silence", "noise", "echo"},
     "voice": {"voice"},
+    "default": {"default"},
 }
 MANY_STEPS = 16
 DRAWS = 1000  # of the bootstrap
@@ -48,6 +49,8 @@ def plan(parts: set[str], questions: int) -> list[tuple[str, int]]:
             "noise": max(4, questions // 10),
             "echo": max(4, questions // 8),
         }
+    if "default" in parts:
+        counts["default"] = max(4, 3 * questions // 10)
     if "voice" in parts:
         counts["voice"] = min(40, max(6, questions // 5))
     if "flow" in parts:
@@ -69,6 +72,7 @@ def run_job(model: Any, seed: int, kind: str, index: int) -> dict:
         "backchannel": duplex.run_backchannel,
         "echo": quiet.run_echo,
         "voice": voice.run_voice,
+        "default": converse.run_default,
     }
     return runs[kind](model, seed, index)
 
@@ -140,6 +144,8 @@ def figures(rows: dict[str, list[dict]], wanted: set[str]) -> dict[str, dict]:
         found["quiet"] = quiet.summarise(rows["silence"], rows["noise"], rows["echo"])
     if "voice" in wanted:
         found["voice"] = voice.summarise(rows["voice"])
+    if "default" in wanted:
+        found["default"] = converse.said(rows["default"])
     if "flow" in wanted:
         found["flow"] = compare_flow(rows["question"], rows["flow"])
     return found

@@ -121,7 +121,7 @@ def open_session(model: Any, item: Item, seed: int, **options: Any) -> Any:
     """A session with the item's prompt and voice."""
     from michiai.session_michiai import GenerationOptions
 
-    voice = model.voice((item.reference, RATE))
+    voice = None if item.reference is None else model.voice((item.reference, RATE))
     return model.session(
         voice=voice,
         instructions=item.script.instructions,

@@ -15,6 +15,7 @@ ROWS = {  # how the card calls what is measured
     "the same questions by text": "answers right by text",
     "hear: word error rate": "hear: word errors",
     "say: word error rate": "say: word errors",
+    "say, in its default voice": "say, in its default voice",
     "turn: taken": "turn: taken",
     "turn: median latency": "turn: latency, median",
     "a pause inside a turn": "pause: taken",

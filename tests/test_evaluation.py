@@ -101,7 +101,7 @@ def test_the_users_side_ends_when_nothing_happens_any_more():
 
 def test_plan_serves_every_part_and_grows():
     few, many = (suite.plan(set(suite.PARTS), n) for n in (12, 200))
-    kinds = {"question", "pause", "interrupt", "backchannel", "silence", "noise", "echo", "voice", "flow"}
+    kinds = {"question", "pause", "interrupt", "backchannel", "silence", "noise", "echo", "voice", "default", "flow"}
     assert {kind for kind, _ in few} == kinds and len(many) > len(few)
     assert [kind for kind, _ in many].count("question") == 200
     assert suite.plan({"speed"}, 200) == []
@@ -234,6 +234,31 @@ def test_items_are_held_out_and_exact():
     leads = [item.asked_at, make_item(0, 3).asked_at]
     assert LEAD[0] <= min(leads) < max(leads) <= LEAD[1] and item.spans[0].start >= item.asked_at
     assert recognise(item.reference), "the referee understands the reference voice"
+
+
+def test_the_default_voice_answers_the_same_questions_and_has_its_own_bar():
+    from michiai.data.tts import is_held_out
+    from michiai.evaluation.items import in_default_voice, make_item
+    from michiai.evaluation.talk import open_session
+
+    class Model:
+        def voice(self, reference):
+            return "cloned"
+
+        def session(self, voice, **_):
+            return voice
+
+    item = make_item(0, 2)
+    own = in_default_voice(item)
+    assert own.heard == item.heard and np.array_equal(own.user, item.user)
+    assert (own.model_voice.name, is_held_out(own.model_voice)) == ("heart", False)
+    assert open_session(Model(), own, 0) is None and open_session(Model(), item, 0) == "cloned"
+
+    row = {"say_words": 10, "say_errors": 4, "teacher_errors": 2, "speech": True}
+    result = suite.figures({"default": [row, {"asked": "silent"}]}, {"default"})
+    assert result["default"] == {"answers": 1, "wer": 0.4, "teacher_wer": 0.2, "taken_for_speech": 1.0}
+    (bar,) = report.bars(result)
+    assert (bar.passed, bar.wanted) == ("no", "<= 35.0 %")
 
 
 @pytest.mark.slow

@@ -202,6 +202,19 @@ def test_speak_says_all_words_and_stops(model) -> None:
     assert torch.equal(torch.cat(frames), sound) and sound.dtype == torch.float32 and len(sound) % FRAME == 0
 
 
+def test_what_is_read_is_told_first_a_sentence_at_a_time(model, monkeypatch) -> None:
+    told = []
+    monkeypatch.setattr(model, "inject", lambda state, tokens: told.append(model.tokenizer.decode(tokens[0]).strip()))
+    with model.session() as session:
+        list(session.read("The train leaves. At nine!"))
+        assert told == ["repeat after me the train leaves", "repeat after me at nine"]
+        long = " ".join(["nine"] * 400)
+        parts = list(session._parts(long))
+        sizes = [len(session._tokens(part)[0]) for part in parts]
+    assert " ".join(parts) == long and len(parts) > 1
+    assert max(sizes) + len(session._tokens("repeat after me <turn> <done>")[0]) + max(sizes) <= model.config.text_window
+
+
 def test_transcribe_gives_words_with_times(model) -> None:
     heard = model.transcribe((speech(1.5), 16_000))
     assert heard.text == " ".join(word for word, _ in heard.words)
