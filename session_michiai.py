@@ -266,7 +266,7 @@ class DuplexSession:
 
     def _parts(self, text: str) -> Iterator[str]:
         """Sentences; of longer ones as many words at a time as the text window holds twice, asked for and said."""
-        limit = self.config.text_window // 2 - 8
+        limit = self.config.text_window // 2 - 8  # a part takes half, with room for the request and the marks of the turn
         for sentence in text.split(" . "):
             part = ""
             for word in sentence.split():

@@ -9,7 +9,6 @@ Held-out voices, which the training data never holds:
 The test split draws from these alone, the training split never.
 """
 
-import re
 from dataclasses import dataclass, replace
 from zlib import crc32
 
@@ -114,15 +113,6 @@ class Speech:
 
     audio: np.ndarray
     words: list[tuple[str, float, float]]
-
-
-def voice_of(name: str) -> VoiceSpec:
-    """The voice of an `id`, of the engines that synthesise."""
-    found = re.fullmatch(r"(\w+):([\w+-]+):([FM]):w([\d.]+):p(\d+):v([\d.]+):r([\d.]+)(?::a(\d+))?", name)
-    if not found:
-        raise ValueError(f"the voice is {name!r}; expected one as kokoro:heart:F:w1.00:p200:v0.9:r1.00, which scripts/say.py prints")
-    engine, own, sex, *settings, accent = found.groups()
-    return VoiceSpec(engine, own, sex, *map(float, settings), int(accent or 0))
 
 
 def recorded_voice(path: str) -> VoiceSpec:

@@ -12,13 +12,13 @@ import numpy as np
 from michiai.data.augment import microphone
 from michiai.data.grammar import TOPICS, Question, Script, is_right, make_script
 from michiai.data.held_out import pick
-from michiai.data.tts import LEVEL, RATE, VoiceSpec, join, sample_voice, synthesise, voice_of
+from michiai.data.tts import LEVEL, RATE, VoiceSpec, join, sample_voice, synthesise
 from michiai.data.words import sentence_of
 
 LEAD = (0.5, 6.0)  # seconds of silence before the user speaks: a visitor looks at the page first
 NOISES = ("none", "white", "pink", "brown", "hum")
 CLEAR = ("slt", "rms")  # the voices that the recogniser of `say` understands
-DEFAULT = "kokoro:heart:F:w1.00:p200:v0.9:r1.00"  # the voice that nano has where none is given
+DEFAULT = VoiceSpec("kokoro", "heart", "F", 1.0, 200, 0.9, 1.0)  # the voice that nano has where none is given
 PAUSE = (0.6, 1.8)
 
 
@@ -154,4 +154,4 @@ def make_item(seed: int, index: int, behaviour: str = "plain") -> Item:
 
 def in_default_voice(item: Item) -> Item:
     """The same question to a model that was given no voice."""
-    return replace(item, model_voice=voice_of(DEFAULT), reference=None)
+    return replace(item, model_voice=DEFAULT, reference=None)

@@ -20,7 +20,7 @@ from michiai.data.grammar import make_script
 from michiai.data.render import LATE, RESPONSE, STOP, render, silence
 from michiai.data.shards import make_dialogue, record
 from michiai.data.streams import place_words
-from michiai.data.tts import KOKORO, RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise, voice_of
+from michiai.data.tts import KOKORO, RATE, VoiceSpec, is_held_out, sample_voice, spell, synthesise
 from michiai.data.tts_kokoro import NATIVE_F0
 from michiai.data.tts_recorded import read_recordings
 from michiai.data.wide import NAMES, READ, SCRIPTS, dictation, in_voices, read_texts, reading, recorded
@@ -189,14 +189,6 @@ def test_users_and_readers_speak_in_the_voices_asked_for():
     assert sample_voice(rng, "test", only=("am_puck",)).name == "am_puck"
     read = render(in_voices(rng, partial(reading, folder=None), ("heart",), "train"), rng, "train")
     assert read.model_voice.name == "heart"
-
-
-def test_a_voice_is_known_by_its_id():
-    rng = np.random.default_rng(0)
-    drawn = [sample_voice(rng, split, role) for split in ("train", "test") for role in ("user", "model") for _ in range(50)]
-    assert any(voice.accent for voice in drawn) and [voice_of(voice.id) for voice in drawn] == drawn
-    with pytest.raises(ValueError, match="the voice is 'heart'; expected one as kokoro:heart"):
-        voice_of("heart")
 
 
 def test_same_seed_same_bytes(tmp_path, monkeypatch):
