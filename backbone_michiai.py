@@ -31,6 +31,7 @@ from transformers import AutoModelForCausalLM
 
 from .configuration_michiai import MichiAIConfig
 from .decode_michiai import Past, decode, empty_memory, layers_first
+from .kernels_michiai import Int8Layers
 from .listen_michiai import embed_tokens
 from .streaming_michiai import StreamState, name_modules
 
@@ -191,6 +192,7 @@ class Backbone(nn.Module):
         self.head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.rope_base = text.rope_parameters["rope_theta"]
         self.memory_dtype: torch.dtype | None = None  # of keys and values; None: that of the activations
+        self.kernel: Int8Layers | None = None  # as of `decode`
         name_modules(self)
 
     @property
@@ -306,7 +308,7 @@ class Backbone(nn.Module):
     def _stream(self, x: Tensor, kind: Tensor, state: StreamState, prompt: bool) -> Tensor:
         """Positions [B, T, D] that follow those of `state`."""
         past, counts = self._enter(kind, state, prompt)
-        hidden = decode(self.language_model.model, x, past)
+        hidden = decode(self.language_model.model, x, past, self.kernel)
         state["backbone.counts"] = counts
         state["backbone.text"] = newest_text(hidden, kind, state["backbone.text"])[:, -1]
         return hidden

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .kernels_michiai import MOST, Int8Layers
 from .streaming_michiai import rotary_angles, rotate, through
 
 
@@ -41,7 +42,7 @@ class Past:
     write_prompt: bool  # which
     rows: Tensor  # [B, 1] 0 .. B - 1
     slot: Tensor  # [B, T] where the positions are written
-    mask: Tensor  # [B, 1, T, 1, K], added to the scores
+    seen: Tensor  # bool [B, T, K]
     cos: Tensor  # [B, T, 2, 1, head] of the positions as the prompt sees them, and as all others do
     sin: Tensor  # the same, as `rotate` takes it
 
@@ -51,15 +52,15 @@ class Past:
     ) -> "Past":
         """Slots [B, T], what is seen [B, T, K], positions [B, T] that count towards the prompt's and the others'."""
         rows = torch.arange(len(slot), device=slot.device)[:, None]
-        mask = torch.zeros_like(seen, dtype=torch.float32).masked_fill(~seen, float("-inf"))
         cos, sin = rotary_angles(torch.stack([near, position], 2), memory.shape[5], base)
-        return cls(prompt, memory, write_prompt, rows, slot, mask[:, None, :, None], cos[:, :, :, None], sin[:, :, :, None])
+        return cls(prompt, memory, write_prompt, rows, slot, seen, cos[:, :, :, None], sin[:, :, :, None])
 
     def sight(self, attention: nn.Module) -> tuple[Tensor, Tensor]:
         """What is added to a layer's scores [B, 1, T G, K], and to the weight of the prompt beside the memory [B, 1, T G]: minus
         infinity where nothing is seen of it, plus infinity where nothing else is.
         """
-        mask = self.mask.expand(-1, -1, -1, attention.num_key_value_groups, -1).flatten(2, 3)
+        mask = torch.zeros_like(self.seen, dtype=torch.float32).masked_fill(~self.seen, float("-inf"))
+        mask = mask[:, None, :, None].expand(-1, -1, -1, attention.num_key_value_groups, -1).flatten(2, 3)
         far, near = mask.split([self.prompt.shape[4], self.memory.shape[4]], -1)
         return mask, _all_unseen(far) - _all_unseen(near)
 
@@ -144,8 +145,15 @@ def _follow(layer: nn.Module, x: Tensor, shared: list[Tensor], own: list[Tensor]
     return x + layer.mlp(_norm(layer.post_attention_layernorm, x))
 
 
-def decode(llama: nn.Module, x: Tensor, past: Past) -> Tensor:
-    """LlamaModel of a few positions: `x` [B, T, D] -> hidden states [B, T, D]; keys and values are written to memory."""
+def decode(llama: nn.Module, x: Tensor, past: Past, kernel: Int8Layers | None = None) -> Tensor:
+    """LlamaModel of a few positions: `x` [B, T, D] -> hidden states [B, T, D]; keys and values are written to memory.
+
+    Args:
+        kernel: its layers in one call; None: layer by layer.
+    """
+    if kernel is not None and x.shape[1] <= MOST:
+        cos, sin = past.cos[:, :, :, 0], past.sin[:, :, :, 0]
+        return _norm(llama.norm, kernel(x, past.slot, past.seen, cos, sin, past.prompt, past.memory, past.write_prompt))
     step = partial(_follow, write_prompt=past.write_prompt)
     attention = llama.layers[0].self_attn
     shared = [past.rows, past.slot, *past.sight(attention), *past.turns(attention)]

@@ -1,9 +1,10 @@
 """Faster forms of a trained model, for inference only; `model.optimize("cpu-int8")` brings them about.
 
 "cpu-int8": one conversation at a time reads every weight once per frame, so the weights' bytes are the cost.
-The matrices of the listen head, the LLM and the speak head become int8 with a scale per row; PyTorch's own
-FBGEMM kernels multiply them by activations that are quantised on the fly, each position by itself (per-token
-dynamic quantisation, as in ZeroQuant, arXiv 2206.01861). The vocoder is arithmetic rather than memory: it
+The matrices of the listen head, the LLM and the speak head become int8 with a scale per row, multiplied by
+activations that are quantised on the fly, each position by itself (per-token dynamic quantisation, as in
+ZeroQuant, arXiv 2206.01861): by our own kernels (`kernels_michiai.py`), which bring a position through all layers
+in one call, or by PyTorch's FBGEMM where there is no C++ compiler. The vocoder is arithmetic rather than memory: it
 computes in bfloat16. So do the audio encoder and the memories of the LLM and the listen head.
 
 "cuda": bfloat16, and the whole step as one CUDA graph (`runner_michiai.py`).
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from . import kernels_michiai as kernels
 from .listen_michiai import row_statistics
 from .packed_michiai import (
     ENGINE,
@@ -127,15 +129,53 @@ def use_int8(model: Any) -> None:
     model.config.optimized = "cpu-int8"
 
 
+def use_kernels(model: Any) -> None:
+    """Let our kernels go through all layers of the LLM, of the listen head, of the speak head and of the vocoder in one call each, as
+    far as they are of the kernels' kind: some are too small to be int8, some Llamas have biases.
+    """
+    llama, transformer = model.backbone.language_model.model, model.listen.transformer
+    if all(isinstance(layer.mlp, FeedForward) for layer in llama.layers):
+        layers = [
+            (layer.input_layernorm, layer.self_attn.qkv_proj, layer.self_attn.o_proj,
+             layer.post_attention_layernorm, layer.mlp.gate_up, layer.mlp.down)
+            for layer in llama.layers
+        ]  # fmt: skip
+        if _are_int8(layers, bias=False):
+            model.backbone.kernel = kernels.Int8Layers(layers, llama.config.num_attention_heads, llama.config.rms_norm_eps)
+    layers = [
+        (layer.attention_norm, layer.attention.qkv, layer.attention.out,
+         layer.feed_forward_norm, layer.feed_forward.gate_up, layer.feed_forward.down)
+        for layer in transformer.layers
+    ]  # fmt: skip
+    if _are_int8(layers, bias=False):
+        transformer.kernel = kernels.Int8Layers(layers, transformer.width // transformer.head_size, transformer.norm.eps)
+    blocks = [(block.steer, block.mlp[0], block.mlp[2]) for block in model.speak_head.blocks]
+    if _are_int8(blocks, bias=True):
+        model.speak_head.kernel = kernels.Int8Steered(blocks, model.speak_head.norm.eps)
+    model.vocoder.kernel = kernels.Generator(model.vocoder)
+    model.vocoder.kernel.plan  # noqa: B018 - brings the weights into its form now
+
+
+def _are_int8(layers: list[tuple[nn.Module, ...]], bias: bool) -> bool:
+    """Whether all matrices of these layers are int8, with biases or without."""
+    matrices = [part for layer in layers for part in layer if isinstance(part, nn.Linear | Int8Linear)]
+    return all(isinstance(part, Int8Linear) and (part.bias is not None) == bias for part in matrices)
+
+
 def prepare(model: Any) -> None:
     """Bring a model that has such layers into the form that computes."""
     for module in model.modules():
         if isinstance(module, Int8Rows):
             module.pack()
-    # Loaded values are parts of the file, mapped into memory. What every frame reads is copied, aligned as kernels like it; the
-    # table, looked up row by row, and the codec, which only makes voices, stay there, and no page of it is held before it is read.
-    table = model.backbone.language_model.get_input_embeddings()
-    seldom = {table, *model.codec.modules()}
+    # Loaded values are parts of the file, mapped into memory. What every frame reads is copied, aligned as kernels like it. What only
+    # makes voices, or is only looked up row by row, or what a kernel holds in a form of its own, stays there, and no page of it is held
+    # before it is read again.
+    seldom = {*model.codec.modules()}
+    if kernels.available():
+        use_kernels(model)
+        seldom |= {*model.vocoder.modules()} - {model.vocoder, *model.vocoder.head.modules()}
+    else:
+        seldom.add(model.backbone.language_model.get_input_embeddings())
     for module in model.modules():
         if module in seldom:
             continue
@@ -143,7 +183,7 @@ def prepare(model: Any) -> None:
             value.data = value.data.clone()
         for name, value in list(module.named_buffers(recurse=False)):
             setattr(module, name, value.clone())  # not `.data`: a view goes on holding what it was a view of
-    let_go_of_file(table.weight)
+    let_go_of_file(next(model.codec.parameters()))
     model.backbone.memory_dtype = model.listen.transformer.memory_dtype = torch.bfloat16
     model.requires_grad_(False).eval()
     model.runner = TraceRunner(model)
@@ -174,10 +214,10 @@ def optimize(model: Any, mode: str) -> Any:
         )
     if mode == "cuda":
         return use_graph(model)
-    if ENGINE not in torch.backends.quantized.supported_engines:
+    if not kernels.available() and ENGINE not in torch.backends.quantized.supported_engines:
         raise ValueError(
-            f"optimize was asked for {mode!r}, but this PyTorch has no {ENGINE} kernels; "
-            "expected an x86 CPU: use the model as it is"
+            f"optimize was asked for {mode!r}, but there is no C++ compiler and this PyTorch has no {ENGINE} kernels; "
+            "expected g++ or clang++, or an x86 CPU: use the model as it is"
         )
     use_int8(model.cpu().float())
     prepare(model)

@@ -1,8 +1,8 @@
 """Layers in the form that PyTorch's CPU kernels are fastest in; each takes the place of a plain one, for
 inference only.
 
-int8 matrices (FBGEMM) for what is bound by memory, convolutions as matrix products for what is bound by
-arithmetic.
+int8 matrices for what is bound by memory (`kernels_michiai.py`, or FBGEMM where there is no compiler), convolutions as matrix
+products for what is bound by arithmetic.
 
 N outputs, K inputs, B batch, T time, C channels.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import kernels_michiai as kernels
 from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, join_past, overlap_add
 
 ENGINE = "fbgemm"
@@ -33,20 +34,23 @@ class Int8Rows(nn.Module):
     """An int8 matrix [N, K] whose rows have a scale each; activations are quantised on the fly, each
     position by itself.
 
-    The state dict holds the plain rows, so it is saved and loaded like any other; `pack` brings them into
-    the kernel's layout and lets the plain ones go.
+    The state dict holds the plain rows, so it is saved and loaded like any other. Our own kernel multiplies these; for FBGEMM
+    `pack` brings them into its layout and lets the plain ones go.
     """
 
     def __init__(self, inputs: int, outputs: int, bias: bool = False) -> None:
         super().__init__()
-        self.inputs, self._packed = inputs, None
+        self.inputs, self.sums, self._packed = inputs, None, None
         self.weight: Any = nn.Parameter(torch.zeros(outputs, inputs, dtype=torch.int8), requires_grad=False)
         self.scale = nn.Parameter(torch.ones(outputs), requires_grad=False)
         self.bias = nn.Parameter(torch.zeros(outputs), requires_grad=False) if bias else None
 
     def pack(self) -> None:
-        """Bring the weight, with the bias, into the kernel's layout."""
+        """Bring the weight, with the bias, into the form that is multiplied."""
         if self._packed is not None:
+            return
+        if kernels.available():
+            self.sums = self.weight.data.sum(1, dtype=torch.int32)
             return
         before = torch.backends.quantized.engine
         torch.backends.quantized.engine = ENGINE
@@ -64,6 +68,8 @@ class Int8Rows(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         """`x` [..., K] -> float32 [..., N], the bias added."""
+        if self.sums is not None:
+            return kernels.multiply_int8(x.float(), self.weight, self.scale, self.sums, self.bias)
         if x.numel() == self.inputs:
             return torch.ops.quantized.linear_dynamic(x.float(), self._packed, not VNNI)
         # Several positions: each is brought to -1 .. 1 first, so that none changes how another is rounded.

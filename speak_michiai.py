@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .configuration_michiai import MichiAIConfig
+from .kernels_michiai import Int8Steered
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -82,6 +83,7 @@ class SpeakHead(nn.Module):
         self.start = TimeEmbedding(own.time_features, width)
         self.end = TimeEmbedding(own.time_features, width)
         self.blocks = nn.ModuleList(AdaLNBlock(width) for _ in range(own.depth))
+        self.kernel: Int8Steered | None = None  # all blocks in one call; None: one by one
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.leave = nn.Linear(width, latent)
 
@@ -92,6 +94,8 @@ class SpeakHead(nn.Module):
         def field(x: Tensor, start: Tensor, end: Tensor) -> Tensor:
             steering = condition + self.start(start) + self.end(end)
             y = self.enter(x)
+            if self.kernel is not None:
+                return self.leave(self.norm(self.kernel(y, steering)))
             for block in self.blocks:
                 y = block(y, steering)
             return self.leave(self.norm(y))

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .kernels_michiai import Int8Layers
+
 
 class StreamState(dict[str, Tensor]):
     """Everything that one batch of conversations remembers: {module path: tensor [B, ...]}."""
@@ -295,6 +297,7 @@ class CausalTransformer(nn.Module):
         self.layers = nn.ModuleList(CausalLayer(width, heads, window, hidden) for _ in range(layers))
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.memory_dtype: torch.dtype | None = None  # of keys and values; None: that of the activations
+        self.kernel: Int8Layers | None = None  # one position through all layers in one call; None: layer by layer
         self.path = ""
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
@@ -303,11 +306,15 @@ class CausalTransformer(nn.Module):
         steps = torch.arange(T, device=x.device)
         start = steps.new_zeros(1) if state is None else state.begin(self.path, lambda: steps.new_zeros(B))
         cos, sin = rotary_angles(start[:, None] + steps, self.head_size)
-        cos = torch.stack([cos, cos, torch.ones_like(cos)])[:, :, None]
-        sin = torch.stack([sin, sin, torch.zeros_like(sin)])[:, :, None]
         if state is not None:
             state[self.path] = start + T
             ring, memory = enter_ring(start, T, self.window), self._memory(x, state)
+            if self.kernel is not None and T == 1:
+                turns = (part[:, :, None].expand(-1, -1, 2, -1) for part in (cos, sin))
+                return self.norm(self.kernel(x, ring.slots, ring.mask[:, 0], *turns, memory[:, :, :, :, :0], memory))
+        cos = torch.stack([cos, cos, torch.ones_like(cos)])[:, :, None]
+        sin = torch.stack([sin, sin, torch.zeros_like(sin)])[:, :, None]
+        if state is not None:
             shared = [cos, sin, ring.rows, ring.slots, ring.mask]
             return self.norm(through.get()(CausalLayer.follow, self.layers, x, shared, [memory]))
         mask = None

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from .codec_michiai import ConvNeXtBlock
 from .configuration_michiai import MichiAIConfig, exact_div
+from .kernels_michiai import Generator
 from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, name_modules, overlap_add
 
 SLOPE = 0.1  # of the leaky rectifiers, as in HiFi-GAN
@@ -108,6 +109,8 @@ class Vocoder(nn.Module):
         self.head = InverseSTFTHead(channels, vocoder.istft_n_fft, hop)
         self.register_buffer("latent_mean", torch.zeros(config.latent_dim))
         self.register_buffer("latent_std", torch.ones(config.latent_dim))
+        self.kernel: Generator | None = None  # all before the head in one call; None: layer by layer
+        self.path = ""
         name_modules(self)
 
     def features(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
@@ -125,7 +128,12 @@ class Vocoder(nn.Module):
         return self.head(F.leaky_relu(x, SLOPE).to(self.head.output.weight.dtype), state)
 
     def forward(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
-        return self.waveform(self.features(latents, state), state)
+        if self.kernel is None:
+            return self.waveform(self.features(latents, state), state)
+        size, memories = self.kernel.memory(), StreamState() if state is None else state
+        memory = memories.begin(f"{self.path}.memory", lambda: latents.new_zeros(len(latents), size, dtype=torch.float32))
+        x = self.kernel(latents * self.latent_std + self.latent_mean, memory)
+        return self.head(F.leaky_relu(x, SLOPE).to(self.head.output.weight.dtype), state)
 
 
 class VocoderModel(PreTrainedModel):

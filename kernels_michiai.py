@@ -1,0 +1,361 @@
+"""int8 kernels in C++, compiled where they run: a few positions through all layers of a transformer in one call.
+
+A frame is one to three positions. PyTorch's own operations bring each of them through a layer in some fifty small
+steps, of which the reading of the weights, the only work that cannot be spared, is a third. Here a layer is five
+loops over the rows of its matrices, shared by the threads, with what lies between them done by each thread for itself.
+
+The source is compiled by `$CXX`, g++, clang++ or c++ for the machine's own instructions, once, in some seconds, and kept in the
+user's cache. Where there is no compiler, `available()` is False and the same layers run in PyTorch (`packed_michiai.py`).
+
+Activations are quantised on the fly, each position by itself (per-token dynamic quantisation, as in ZeroQuant,
+arXiv 2206.01861). Attention goes through the slots that are seen in blocks, with a running maximum, each thread through a part of
+them; the parts are put together by their weights (FlashDecoding).
+
+B batch, T positions, M = B T rows, D width, H key-value heads, G query heads per key-value head, F hidden width, P prompt
+slots, K slots of the memory, S layers.
+"""
+
+import copy
+import ctypes
+import functools
+import hashlib
+import logging
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import uuid
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .kernels_source_michiai import SOURCE
+
+logger = logging.getLogger(__name__)
+MOST = 8  # positions per row of a batch that go through all layers in one call; more, as prompts have, go layer by layer
+TILE = 32  # columns of a bfloat16 matrix that are multiplied at once
+FLAGS = (
+    "-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-fno-finite-math-only",  # minus infinity is used
+    "-std=c++17", "-fPIC", "-shared", "-fopenmp",
+)  # fmt: skip
+
+
+def _cache() -> Path:
+    """Where compiled kernels are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "michiai"
+
+
+def _processor() -> str:
+    """What `-march=native` means here."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+
+
+def _compile(compiler: str) -> Path:
+    """The compiled source; made if it is not in the cache.
+
+    Raises:
+        OSError: the cache cannot be written.
+        subprocess.CalledProcessError: the compiler refused the source.
+    """
+    key = hashlib.sha256("\0".join([SOURCE, *FLAGS, compiler, platform.machine(), _processor()]).encode()).hexdigest()[:16]
+    kept = _cache() / f"kernels-{key}.so"
+    if kept.exists():
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:  # moved when whole: other processes may do the same at this moment
+        source, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
+        source.write_text(SOURCE)
+        subprocess.run([compiler, *FLAGS, str(source), "-o", str(made)], check=True, capture_output=True, text=True)
+        made.replace(kept)
+    return kept
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where they cannot be had."""
+    problem = "no C++ compiler was found; install g++"
+    for compiler in filter(shutil.which, [os.environ.get("CXX", ""), "g++", "clang++", "c++"]):
+        try:
+            library = ctypes.CDLL(str(_compile(compiler)))
+        except (OSError, subprocess.CalledProcessError) as error:
+            problem = f"{compiler} could not compile our kernels: {getattr(error, 'stderr', None) or error}"
+            continue
+        for function in (library.multiply_int8, library.follow_layers, library.follow_steered, library.generate):
+            function.restype = None
+        return library
+    logger.warning("int8 layers run in PyTorch's own operations, which takes about twice the time: %s", problem)
+    return None
+
+
+def available() -> bool:
+    """Whether this machine has the kernels; the first call may compile them."""
+    return _library() is not None
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [*((name, ctypes.c_int64) for name in ("S", "B", "T", "D", "H", "G", "size", "F", "P", "K")), ("eps", ctypes.c_float),
+                ("scaling", ctypes.c_float)]
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p), ("layer", ctypes.c_int64), ("pair", ctypes.c_int64), ("batch", ctypes.c_int64)]
+
+    @classmethod
+    def of(cls, memory: Tensor) -> "_Memory":
+        """Of a memory [B, S, 2, H, slots, size] whose heads are contiguous."""
+        batch, layer, pair, head, slot, one = memory.stride()
+        slots, size = memory.shape[4:]
+        if memory.dtype != torch.bfloat16 or memory.numel() and (head, slot, one) != (slots * size, size, 1):
+            raise ValueError(f"a memory is {memory.dtype} with strides {memory.stride()}; expected bfloat16, each layer's heads contiguous")
+        return cls(memory.data_ptr(), layer, pair, batch)
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _multiply_int8(x: Tensor, weight: Tensor, scale: Tensor, sums: Tensor, bias: Tensor | None) -> Tensor:
+    x, n = x.contiguous(), weight.shape[1]
+    y = x.new_empty(*x.shape[:-1], len(weight))
+    sizes = map(ctypes.c_int64, (x.numel() // n, len(weight), n, torch.get_num_threads()))
+    _library().multiply_int8(*map(_pointer, (x, weight, scale, sums, bias, y)), *sizes)
+    return y
+
+
+def _follow_layers(
+    x: Tensor, plan: Tensor, slot: Tensor, seen: Tensor, cos: Tensor, sin: Tensor, prompt: Tensor, memory: Tensor,
+    write_prompt: bool, heads: int, hidden: int, eps: float,
+) -> Tensor:
+    B, T, D = x.shape
+    S, _, H, K, size = memory.shape[1:]
+    y = x.clone(memory_format=torch.contiguous_format)
+    shape = _Shape(S, B, T, D, H, heads // H, size, hidden, prompt.shape[4], K, eps, size**-0.5)
+    memories = [ctypes.byref(_Memory.of(part)) for part in (prompt, memory)]
+    given = [part.contiguous() for part in (slot, seen, cos, sin)]
+    _library().follow_layers(
+        _pointer(plan), ctypes.byref(shape), _pointer(y), *memories, ctypes.c_int64(write_prompt), *map(_pointer, given),
+        ctypes.c_int64(torch.get_num_threads()),
+    )
+    return y
+
+
+def _follow_steered(x: Tensor, condition: Tensor, plan: Tensor, eps: float) -> Tensor:
+    y, condition, width = x.clone(memory_format=torch.contiguous_format), condition.contiguous(), x.shape[-1]
+    sizes = ctypes.c_int64(x.numel() // width), ctypes.c_int64(width), ctypes.c_float(eps), ctypes.c_int64(torch.get_num_threads())
+    _library().follow_steered(_pointer(plan), ctypes.c_int64(len(plan)), _pointer(y), _pointer(condition), *sizes)
+    return y
+
+
+def _generate(x: Tensor, plan: Tensor, memory: Tensor, inner: int, steps: int, width: int) -> Tensor:
+    B, T, _ = x.shape
+    x, y = x.contiguous(), x.new_empty(B, T * steps, width)
+    sizes = (ctypes.c_int64(size) for size in (B, T, torch.get_num_threads()))
+    given = _pointer(plan), ctypes.c_int64(inner), _pointer(memory), ctypes.c_int64(memory.shape[1])
+    _library().generate(*given, _pointer(x), _pointer(y), *sizes)
+    return y
+
+
+# Operators, so that a recorded frame can hold them. Each copy of this module, as the Hub's cache makes them, has its own.
+_OPERATORS = torch.library.Library(f"michiai_{uuid.uuid4().hex}", "DEF")
+_OPERATORS.define("multiply_int8(Tensor x, Tensor weight, Tensor scale, Tensor sums, Tensor? bias) -> Tensor")
+_OPERATORS.define(
+    "follow_layers(Tensor x, Tensor plan, Tensor slot, Tensor seen, Tensor cos, Tensor sin, Tensor(a!) prompt, Tensor(b!) memory, "
+    "bool write_prompt, int heads, int hidden, float eps) -> Tensor"
+)
+_OPERATORS.define("follow_steered(Tensor x, Tensor condition, Tensor plan, float eps) -> Tensor")
+_OPERATORS.define("generate(Tensor x, Tensor plan, Tensor(a!) memory, int inner, int steps, int width) -> Tensor")
+_OPERATORS.impl("multiply_int8", _multiply_int8, "CPU")
+_OPERATORS.impl("follow_layers", _follow_layers, "CPU")
+_OPERATORS.impl("follow_steered", _follow_steered, "CPU")
+_OPERATORS.impl("generate", _generate, "CPU")
+_ops = getattr(torch.ops, _OPERATORS.ns)
+
+
+def multiply_int8(x: Tensor, weight: Tensor, scale: Tensor, sums: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Inputs times the rows of an int8 matrix: float32 [..., N], the bias added.
+
+    Args:
+        x: float32 [..., n].
+        weight: int8 [N, n].
+        scale, bias: of each row, float32 [N].
+        sums: of each row's weights, int32 [N].
+    """
+    return _ops.multiply_int8(x, weight, scale, sums, bias)
+
+
+def _addresses(modules: tuple[nn.Module, ...]) -> list[int]:
+    """Where a layer's weights lie: of a norm the weight, of an int8 matrix its weight, scale, sums and, if it has one, its bias."""
+    names = ("weight", "scale", "sums", "bias")
+    values = [getattr(module, name, None) for module in modules for name in names]
+    return [value.data_ptr() for value in values if value is not None]
+
+
+class Int8Layers:
+    """Pre-norm transformer layers (RMSNorm, RoPE, SwiGLU) with int8 matrices, a few positions through all of them at once.
+
+    Args:
+        layers: of each the norm before attention, the matrices of queries, keys and values side by side and of the output, the norm
+            before the feed-forward part, and its matrices, the first two side by side; without biases.
+        heads: of the queries.
+        eps: of the norms.
+    """
+
+    def __init__(self, layers: list[tuple[nn.Module, ...]], heads: int, eps: float) -> None:
+        self.layers, self.heads, self.eps = layers, heads, eps
+        self._plan: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict) -> "Int8Layers":
+        return Int8Layers(copy.deepcopy(self.layers, memo), self.heads, self.eps)  # a copy's weights lie elsewhere
+
+    @property
+    def plan(self) -> Tensor:
+        """Where the weights lie: int64 [S, 14]."""
+        if self._plan is None:
+            self._plan = torch.tensor([_addresses(layer) for layer in self.layers])
+        return self._plan
+
+    def __call__(
+        self, x: Tensor, slot: Tensor, seen: Tensor, cos: Tensor, sin: Tensor, prompt: Tensor, memory: Tensor, write_prompt: bool = False
+    ) -> Tensor:
+        """Positions `x` [B, T, D] float32 -> [B, T, D], before the last norm.
+
+        Args:
+            slot: [B, T] where keys and values are written, in the prompt or in the memory.
+            seen: bool [B, T, P + K], which slots a position sees, first those of the prompt; its own always.
+            cos, sin: [B, T, 2, size] as `streaming_michiai.rotary_angles` makes them, for what sees the prompt, and for all else.
+            prompt, memory: bfloat16 [B, S, 2, H, P or K, size].
+        """
+        hidden = self.layers[0][5].weight.shape[1]
+        return _ops.follow_layers(x, self.plan, slot, seen, cos, sin, prompt, memory, write_prompt, self.heads, hidden, self.eps)
+
+
+class Int8Steered:
+    """Residual MLPs whose norm is steered by a condition (AdaLN), with int8 matrices: a few positions through all of them at once.
+
+    Args:
+        blocks: of each the matrix [3 D, D] that steers, and the MLP's two [D, D], with biases.
+        eps: of the norms.
+    """
+
+    def __init__(self, blocks: list[tuple[nn.Module, ...]], eps: float) -> None:
+        self.blocks, self.eps = blocks, eps
+        self._plan: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict) -> "Int8Steered":
+        return Int8Steered(copy.deepcopy(self.blocks, memo), self.eps)
+
+    @property
+    def plan(self) -> Tensor:
+        """Where the weights lie: int64 [blocks, 12]."""
+        if self._plan is None:
+            self._plan = torch.tensor([_addresses(block) for block in self.blocks])
+        return self._plan
+
+    def __call__(self, x: Tensor, condition: Tensor) -> Tensor:
+        """`x` and its condition, float32 [..., D] -> [..., D]."""
+        return _ops.follow_steered(x, condition.expand_as(x), self.plan, self.eps)
+
+
+def _whole(n: int) -> int:
+    """`n` up to whole tiles."""
+    return -(-n // TILE) * TILE
+
+
+class Generator:
+    """A vocoder from its latents to what its inverse STFT takes, in one call: bfloat16 products, float32 between them.
+
+    Args:
+        vocoder: a `vocoder_michiai.Vocoder` whose convolutions are matrix products (`packed_michiai.py`).
+    """
+
+    def __init__(self, vocoder: nn.Module) -> None:
+        self.vocoder, self._plan = vocoder, None
+        self._held: list[Tensor] = []  # what the plan points to
+
+    def __deepcopy__(self, memo: dict) -> "Generator":
+        return Generator(copy.deepcopy(self.vocoder, memo))
+
+    def _tiles(self, weight: Tensor) -> int:
+        """Address of [N, taps, n] (N and n filled up) as the kernel reads it: [N / 32, taps, n / 32, 2, 16 pairs, 16 rows, 2]."""
+        weight = F.pad(weight, (0, -weight.shape[2] % TILE, 0, 0, 0, -weight.shape[0] % TILE))
+        N, taps, n = weight.shape
+        tiles = weight.view(N // TILE, 2, 16, taps, n // TILE, 16, 2).permute(0, 3, 4, 1, 5, 2, 6)
+        return self._hold(tiles, torch.bfloat16)
+
+    def _floats(self, values: Tensor) -> int:
+        """Address of [..., n], n filled up."""
+        return self._hold(F.pad(values, (0, -values.shape[-1] % TILE)), torch.float32)
+
+    def _hold(self, values: Tensor, dtype: torch.dtype) -> int:
+        self._held.append(values.detach().to(dtype).contiguous())
+        return self._held[-1].data_ptr()
+
+    def _upsampling(self, conv: nn.Module) -> list[int]:
+        """Rate, pieces, tiles and bias of a transposed convolution."""
+        weight = conv.weight.unflatten(0, (conv.stride * conv.pieces, -1))  # [kernel, C', C]
+        weight = F.pad(weight, (0, 0, 0, -weight.shape[1] % TILE)).flatten(0, 1)
+        return [conv.stride, conv.pieces, self._tiles(weight[:, None]), self._floats(conv.bias)]
+
+    def _residual(self, block: nn.Module) -> list[int]:
+        """The convolutions of a residual block."""
+        steps = [(conv, not block.plain) for conv in block.dilated]
+        if block.plain:
+            steps = [step for pair in zip(block.dilated, block.plain, strict=True) for step in zip(pair, (False, True), strict=True)]
+        row = [len(steps)]
+        for conv, added in steps:
+            weight = conv.weight.unflatten(1, (conv.kernel, -1))
+            row += [conv.kernel, conv.dilation, int(added), self._tiles(weight), self._floats(conv.bias)]
+        return row
+
+    @property
+    def plan(self) -> Tensor:
+        """As the kernel reads it: int64."""
+        if self._plan is not None:
+            return self._plan
+        vocoder, kernel = self.vocoder, self.vocoder.trunk[0].depthwise.kernel_size[0]
+        row = [_whole(vocoder.input.weight.shape[1]), _whole(self.inner), *self._upsampling(vocoder.input)]
+        row += [kernel, _whole(vocoder.trunk[0].up.out_features), len(vocoder.trunk)]
+        for block in vocoder.trunk:
+            row += [self._floats(block.depthwise.weight[:, 0].T), self._floats(block.depthwise.bias)]
+            row += [self._floats(block.norm.weight), self._floats(block.norm.bias)]
+            for linear in (block.up, block.down):
+                row += [self._tiles(linear.weight[:, None]), self._floats(linear.bias)]
+        row += [self._floats(vocoder.norm.weight), self._floats(vocoder.norm.bias), len(vocoder.stages)]
+        for stage in vocoder.stages:
+            row += [_whole(len(stage.upsample.bias)), *self._upsampling(stage.upsample), len(stage.blocks)]
+            row += [value for block in stage.blocks for value in self._residual(block)]
+        self._plan = torch.tensor(row)
+        return self._plan
+
+    @property
+    def inner(self) -> int:
+        """Width of the trunk."""
+        return self.vocoder.norm.weight.shape[0]
+
+    def memory(self) -> int:
+        """Floats that a conversation remembers."""
+        vocoder = self.vocoder
+        ups = [vocoder.input, *(stage.upsample for stage in vocoder.stages)]
+        tails = sum((conv.pieces - 1) * conv.stride * _whole(len(conv.bias)) for conv in ups)
+        trunk = sum(block.depthwise.kernel_size[0] - 1 for block in vocoder.trunk) * _whole(self.inner)
+        convs = [conv for stage in vocoder.stages for block in stage.blocks for conv in (*block.dilated, *block.plain)]
+        return tails + trunk + sum((conv.kernel - 1) * conv.dilation * _whole(len(conv.bias)) for conv in convs)
+
+    def __call__(self, x: Tensor, memory: Tensor) -> Tensor:
+        """Latents [B, T, L], as they came from the encoder -> float32 [B, T * steps, C], before the last rectifier.
+
+        Args:
+            memory: float32 [B, `memory()`], changed in place; all zeros is the empty past.
+        """
+        ups = [self.vocoder.input, *(stage.upsample for stage in self.vocoder.stages)]
+        width = len(ups[-1].bias)
+        x = F.pad(x.float(), (0, -x.shape[-1] % TILE))
+        return _ops.generate(x, self.plan, memory, self.inner, math.prod(conv.stride for conv in ups), _whole(width))[..., :width]
