@@ -272,9 +272,9 @@ class MichiAIModel(PreTrainedModel):
     def tokenizer(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
 
-    def optimize(self, mode: str) -> "MichiAIModel":
-        """This model in a faster form, for inference only: "cpu-int8" or "cuda" (see `optimize_michiai.py`).
-        Saved as usual.
+    def optimize(self, mode: str | None = None) -> "MichiAIModel":
+        """This model in a faster form, for inference only: "cpu-int8", "cuda" or, without either, the one that belongs to where it lies
+        (see `optimize_michiai.py`). Saved as usual.
         """
         return optimize(self, mode)
 

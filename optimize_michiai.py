@@ -10,6 +10,7 @@ computes in bfloat16. So do the audio encoder and the memories of the LLM and th
 "cuda": bfloat16, and the whole step as one CUDA graph (`runner_michiai.py`).
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,9 @@ from .packed_michiai import (
 from .runner_michiai import TraceRunner, give_back, let_go_of_file, use_graph
 from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, FeedForward
 
+logger = logging.getLogger(__name__)
 MODES = ("cpu-int8", "cuda")
+NO_INT8 = f"there is no C++ compiler, and this PyTorch has no {ENGINE} kernels"
 SMALLEST = 2**14  # weights; what is smaller costs nothing and stays as it is
 
 
@@ -199,26 +202,37 @@ def arrange_convolutions(module: nn.Module) -> None:
             ]
 
 
-def optimize(model: Any, mode: str) -> Any:
+def has_int8() -> bool:
+    """Whether something here multiplies int8 matrices."""
+    return kernels.available() or ENGINE in torch.backends.quantized.supported_engines
+
+
+def optimize(model: Any, mode: str | None = None) -> Any:
     """`model` in a faster form, for inference only; it is changed in place and returned.
 
     Args:
-        mode: "cpu-int8": int8 weights and recorded frames on an x86 CPU. "cuda": recorded frames on a GPU.
+        mode: "cpu-int8": int8 weights and recorded frames on a CPU. "cuda": recorded frames on a GPU. None: the one of these that
+            belongs to where the model lies; it stays as it is where it is optimised already, or where this machine lacks what it takes.
     """
+    optimised = model.config.optimized is not None or model.runner is not None
+    if mode is None:
+        mode = "cuda" if model.default_voice.is_cuda else "cpu-int8"
+        if optimised:
+            return model
+        if mode == "cpu-int8" and not has_int8():
+            logger.warning("the model runs as it is: %s", NO_INT8)
+            return model
     if mode not in MODES:
         raise ValueError(f"optimize was asked for {mode!r}; expected one of {list(MODES)}")
-    if model.config.optimized is not None or model.runner is not None:
+    if optimised:
         raise ValueError(
             f"optimize was asked for {mode!r}, but this model is optimised already; "
             "expected one as from_pretrained loads it"
         )
     if mode == "cuda":
         return use_graph(model)
-    if not kernels.available() and ENGINE not in torch.backends.quantized.supported_engines:
-        raise ValueError(
-            f"optimize was asked for {mode!r}, but there is no C++ compiler and this PyTorch has no {ENGINE} kernels; "
-            "expected g++ or clang++, or an x86 CPU: use the model as it is"
-        )
+    if not has_int8():
+        raise ValueError(f"optimize was asked for {mode!r}, but {NO_INT8}; expected g++ or clang++, or an x86 CPU: use the model as it is")
     use_int8(model.cpu().float())
     prepare(model)
     return model

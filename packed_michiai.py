@@ -47,11 +47,15 @@ class Int8Rows(nn.Module):
 
     def pack(self) -> None:
         """Bring the weight, with the bias, into the form that is multiplied."""
-        if self._packed is not None:
+        if self.sums is not None or self._packed is not None:
             return
         if kernels.available():
             self.sums = self.weight.data.sum(1, dtype=torch.int32)
-            return
+        else:
+            self.pack_for_fbgemm()
+
+    def pack_for_fbgemm(self) -> None:
+        """Bring the weight into FBGEMM's layout, and let the plain rows go."""
         before = torch.backends.quantized.engine
         torch.backends.quantized.engine = ENGINE
         try:

@@ -1,7 +1,6 @@
 """serve: conversations over a WebSocket, for programs."""
 
 import argparse
-import logging
 import os
 from pathlib import Path
 
@@ -51,12 +50,7 @@ def run(args: argparse.Namespace) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(args.model, device)
     voices = read_voices(model, args.voices)
-    if device == "cpu" and model.config.optimized is None:
-        try:
-            model.optimize("cpu-int8")
-        except ValueError as error:  # not an x86 CPU
-            logging.getLogger(__name__).warning("the model runs as it is: %s", error)
-    model.warm_up()
+    model.optimize().warm_up()
     server = Server(model, "michiai", voices, args.sessions, os.environ.get("MICHIAI_API_KEY"))
     print(f"voices: {', '.join(['default', *voices])}\nlistening at ws://{args.host}:{args.port}/v1/realtime", flush=True)
     uvicorn.run(server.app, host=args.host, port=args.port, ws_max_size=LARGEST, log_level="warning")

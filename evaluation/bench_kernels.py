@@ -1,4 +1,4 @@
-"""bench kernels: PyTorch's kernels for one position times a matrix, at the 530M's shapes."""
+"""bench kernels: our own and PyTorch's for one position times a matrix, at the 530M's shapes."""
 
 import time
 import warnings
@@ -23,12 +23,23 @@ SPREAD = 96 * 2**20  # weights per shape: several times the largest cache, so th
 GROUP = 32  # weights per scale, int4
 
 
-def _fbgemm(weight: torch.Tensor) -> Callable[[torch.Tensor], Any]:
+def _int8(weight: torch.Tensor) -> Any:
     from michiai.packed_michiai import Int8Linear, quantise_rows
 
     made = Int8Linear(weight.shape[1], weight.shape[0])
     made.weight.data, made.scale.data = quantise_rows(weight)
+    return made
+
+
+def _ours(weight: torch.Tensor) -> Callable[[torch.Tensor], Any]:
+    made = _int8(weight)
     made.pack()
+    return made
+
+
+def _fbgemm(weight: torch.Tensor) -> Callable[[torch.Tensor], Any]:
+    made = _int8(weight)
+    made.pack_for_fbgemm()
     return made
 
 
@@ -58,6 +69,7 @@ KERNELS = {
     "float32": _plain(torch.float32),
     "bfloat16": _plain(torch.bfloat16),
     "int8, weights only": _int8_weight_only,
+    "int8, ours": _ours,
     "int8, FBGEMM": _fbgemm,
     "int4, weights only": _int4_weight_only,
 }

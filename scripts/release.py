@@ -37,6 +37,7 @@ CONTENTS = {
         "LICENSE",
         "app.py",
         "requirements.txt",
+        "packages.txt",
         "space/*",
         "evaluation/__init__.py",
         "evaluation/plots.py",

@@ -9,6 +9,8 @@ PYTHON=${PYTHON:-$(command -v python3.11 || command -v python3)}
 
 need=()
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
+# the int8 form's kernels are compiled where they run; without a compiler it works, too, at half the speed
+if [ "$WHAT" = app ] && [ "$(id -u)" = 0 ] && ! command -v g++ >/dev/null; then need+=(g++); fi
 if [ "$WHAT" = full ]; then
   for pair in espeak-ng:espeak-ng flite:flite festival:festival; do
     command -v "${pair%%:*}" >/dev/null || need+=("${pair##*:}")
@@ -20,6 +22,7 @@ if [ "$WHAT" = full ]; then
   # where coturn is not installed: its package starts a server, which only whoever wants it should do
   if ! command -v chromium >/dev/null && apt-cache show chromium >/dev/null 2>&1; then need+=(chromium); fi
   command -v gcc >/dev/null || need+=(gcc python3-dev)   # SVOX Pico and some referees are built from source
+  command -v g++ >/dev/null || need+=(g++)
 fi
 if [ ${#need[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

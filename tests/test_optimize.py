@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from michiai import kernels_michiai, modeling_michiai, runner_michiai
+from michiai import kernels_michiai, modeling_michiai, optimize_michiai, runner_michiai
 from michiai.backbone_michiai import words_due
 from michiai.modeling_michiai import MichiAIModel
 from michiai.packed_michiai import Int8Linear, MatrixConv, MatrixConvTranspose
@@ -251,13 +251,20 @@ def test_two_conversations_take_turns_on_one_graph(plain: MichiAIModel) -> None:
         assert torch.allclose(torch.stack(got[s::2], 1), wanted[s], atol=1e-5)
 
 
-def test_the_form_of_a_gpu_computes_in_bfloat16(plain: MichiAIModel) -> None:
+def test_the_form_of_a_gpu_computes_in_bfloat16(plain: MichiAIModel, tokenizer) -> None:
     """What `optimize("cuda")` does, on the CPU."""
     made = use_graph(copy.deepcopy(plain), "cpu")
     sound = run(made, frames=4)
     assert sound.isfinite().all() and error(sound, run(plain, frames=4)) < 0.2
     assert made.dtype == torch.bfloat16 and made.runner.lent
-    assert made.voice((torch.randn(32_000).numpy() * 0.1, 16_000)).latents.isfinite().all()
+    voice = made.voice((torch.randn(32_000).numpy() * 0.1, 16_000))
+    assert voice.latents.isfinite().all()
+    made.tokenizer = tokenizer
+    with made.session(voice=voice, context="the train leaves at nine.") as session:
+        session.inject("it is late.")
+        assert all(frame.audio.isfinite().all() for frame in session.push(torch.randn(16_000) * 0.1))
+    assert made.transcribe((torch.randn(16_000).numpy() * 0.1, 16_000)).text is not None
+    assert made.speak("no.").isfinite().all()
 
 
 def test_saved_and_loaded(fast: MichiAIModel, tmp_path: Path) -> None:
@@ -301,6 +308,16 @@ def test_optimised_when_loaded_and_in_a_session(folder: Path) -> None:
         a, b = session.push(sound), twin.push(sound)
     assert len(frames) == 12 and all(torch.equal(x.audio, y.audio) for x, y in zip(a, b, strict=True))
     assert model.transcribe((torch.randn(16_000).numpy() * 0.1, 16_000)).text is not None
+
+
+def test_the_form_that_belongs_to_a_machine(plain: MichiAIModel, fast: MichiAIModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = fast.runner
+    assert copy.deepcopy(plain).optimize().config.optimized == "cpu-int8"
+    assert fast.optimize() is fast and fast.runner is runner
+    monkeypatch.setattr(optimize_michiai, "has_int8", lambda: False)
+    assert plain.optimize() is plain and plain.runner is None and plain.config.optimized is None
+    with pytest.raises(ValueError, match="no C.. compiler, and this PyTorch has no fbgemm kernels; expected"):
+        plain.optimize("cpu-int8")
 
 
 def test_errors(plain: MichiAIModel, fast: MichiAIModel) -> None:
