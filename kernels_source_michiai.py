@@ -648,6 +648,7 @@ void upsample(const uint16_t* x, int64_t T, int64_t n, int64_t C, int64_t rate, 
         for (int64_t p = 0; p < pieces; p++)
             columns(x, T, n, 1, 1, w, (p * rate + r) * blocks + i % blocks, [&](int64_t t, const float* values) {
                 float* to = y + ((t + p) * rate + r) * C + column;
+                #pragma omp simd
                 for (int c = 0; c < TILE; c++) to[c] += values[c];
             });
         for (int64_t t = 0; t < pieces - 1; t++)
@@ -711,6 +712,7 @@ extern "C" void generate(const int64_t* plan, int64_t inner, float* memory, int6
                 const uint16_t* up = read.tiles(); const float* up_bias = read.floats();
                 for (int64_t block = F / TILE * thread / n; block < F / TILE * (thread + 1) / n; block++)
                     columns(own, rows, W, 1, 1, up, block, [&](int64_t t, const float* values) {
+                        #pragma omp simd
                         for (int c = 0; c < TILE; c++) {
                             const float v = values[c] + up_bias[block * TILE + c], z = 1.59576912f * (v + 0.044715f * v * v * v);
                             up_to[t * F + block * TILE + c] = to_bf16(v / (1.0f + exp_of(-z)));  // GELU by its tanh
@@ -720,6 +722,7 @@ extern "C" void generate(const int64_t* plan, int64_t inner, float* memory, int6
                 const uint16_t* down = read.tiles(); const float* down_bias = read.floats();
                 for (int64_t block = W / TILE * thread / n; block < W / TILE * (thread + 1) / n; block++)
                     columns(up_to, rows, F, 1, 1, down, block, [&](int64_t t, const float* values) {
+                        #pragma omp simd
                         for (int c = 0; c < TILE; c++) h[t * W + block * TILE + c] += values[c] + down_bias[block * TILE + c];
                     });
                 if (thread == 0) std::memcpy(from, seen.data() + rows * W, reach * W * sizeof(float));
@@ -780,6 +783,7 @@ extern "C" void generate(const int64_t* plan, int64_t inner, float* memory, int6
                         for (int64_t block = first; block < end_block; block++)
                             columns(in, steps, C, taps, dilation, weight, block, [&](int64_t t, const float* values) {
                                 const int64_t at = t * C + block * TILE;
+                                #pragma omp simd
                                 for (int c = 0; c < TILE; c++) {
                                     float v = values[c] + bias[block * TILE + c];
                                     if (added) raise[at + c] = v += raise[at + c];

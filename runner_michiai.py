@@ -1,5 +1,5 @@
-"""A frame recorded once and replayed: its three thousand small operations cost more in Python than in
-arithmetic.
+"""A frame recorded once and replayed: its small operations, three thousand where no kernel of ours goes through whole layers,
+cost more in Python than in arithmetic.
 
 On a CPU each stage of the frame is a TorchScript trace (the kernels' packed weights can be in it; no compiler is
 needed, and it is made in a second or two), which takes the memories and gives them back. A trace costs some 10 KB

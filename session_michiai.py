@@ -4,6 +4,7 @@
     for frame in session.push(pcm, sampling_rate=48000): ...
 """
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -267,7 +268,7 @@ class DuplexSession:
     def _parts(self, text: str) -> Iterator[str]:
         """Sentences; of longer ones as many words at a time as the text window holds twice, asked for and said."""
         limit = self.config.text_window // 2 - 8  # a part takes half, with room for the request and the marks of the turn
-        for sentence in text.split(" . "):
+        for sentence in re.split(r" \. |(?<=[.!?…])\s+", text):  # spoken, and as it is written
             part = ""
             for word in sentence.split():
                 longer = f"{part} {word}".strip()

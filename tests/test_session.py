@@ -210,6 +210,8 @@ def test_what_is_read_is_told_first_a_sentence_at_a_time(model, monkeypatch) -> 
         assert told == ["repeat after me the train leaves", "repeat after me at nine"]
         long = " ".join(["nine"] * 400)
         parts = list(session._parts(long))
+        assert list(session._parts("it is nine . or ten")) == ["it is nine", "or ten"]
+        assert list(session._parts("It is 9.30. Is it? Yes")) == ["It is 9.30.", "Is it?", "Yes"]
         sizes = [len(session._tokens(part)[0]) for part in parts]
     assert " ".join(parts) == long and len(parts) > 1
     assert max(sizes) + len(session._tokens("repeat after me <turn> <done>")[0]) + max(sizes) <= model.config.text_window
