@@ -287,12 +287,11 @@ def test_warm_start_refuses_what_is_not_of_the_llama_kind(tmp_path: Path, tokeni
 def test_both_ways_of_attending_to_two_memories_agree() -> None:
     torch.manual_seed(0)
     query, prompt, memory = torch.randn(2, 3, 2, 4, 16), torch.randn(3, 2, 2, 5, 16), torch.randn(3, 2, 2, 7, 16)
-    seen = torch.rand(3, 1, 4, 12) < 0.5
-    seen[0, :, 0, :5], seen[0, :, 0, 5] = False, True  # nothing of the prompt
-    seen[1, :, 1, 5:], seen[1, :, 1, 0] = False, True  # nothing but it
+    seen, none = torch.rand(3, 4, 12) < 0.5, torch.empty(0)
+    seen[0, 0, :5], seen[0, 0, 5] = False, True  # nothing of the prompt
+    seen[1, 1, 5:], seen[1, 1, 0] = False, True  # nothing but it
     seen[..., 3, 6], seen[..., 2, 1] = True, True
-    mask, none = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[:, :, :, None], torch.empty(0)
-    past = Past(prompt[:, None], memory[:, None], False, none, none, mask, none, none)
+    past = Past(prompt[:, None], memory[:, None], False, none, none, seen, none, none)
     mask, lean = past.sight(SimpleNamespace(num_key_value_groups=1))
     wanted = at_once(query, prompt, memory, mask, lean)
     torch.testing.assert_close(by_parts(query, prompt, memory, mask, lean), wanted, atol=1e-5, rtol=0)
