@@ -29,7 +29,7 @@ WEIGHTS = (
     "processor_config.json",
 )
 CONTENTS = {
-    "model": (*CODE, *WEIGHTS, "README.md", "LICENSE"),
+    "model": (*CODE, *WEIGHTS, "README.md", "LICENSE", "examples/page.png"),
     "space": (
         *CODE,
         *WEIGHTS,
@@ -43,6 +43,7 @@ CONTENTS = {
         "evaluation/plots.py",
         "examples/*.wav",
         "examples/*.txt",
+        "examples/page.png",
     ),
 }
 # front matter of README.md that belongs to one kind alone

@@ -41,6 +41,15 @@ def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     kernels._library.cache_clear()
 
 
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Also more than share the work evenly."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 def error(measured: Tensor, wanted: Tensor) -> float:
     """Root mean square error over the deviation."""
     return float((measured - wanted).square().mean().sqrt() / wanted.std())
@@ -76,24 +85,19 @@ def run(model: MichiAIModel, rows: int = 2, guidance: float = 0.5, frames: int =
 @pytest.mark.parametrize("n", [64, 100, 960])
 @pytest.mark.parametrize("rows", [1, 16, 50, 2048])
 @pytest.mark.parametrize("positions", [1, 3, 6, 16, 41])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_products(processor: str, positions: int, rows: int, n: int, threads: int) -> None:
+def test_products(processor: str, threads: int, positions: int, rows: int, n: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(positions, n) * torch.logspace(-3, 3, positions)[:, None]
     weight, scale = quantise_rows(torch.randn(rows, n))
-    bias, before = torch.randn(rows), torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        y = kernels.multiply_int8(x, weight, scale, weight.sum(1, dtype=torch.int32), bias)
-    finally:
-        torch.set_num_threads(before)
+    bias = torch.randn(rows)
+    y = kernels.multiply_int8(x, weight, scale, weight.sum(1, dtype=torch.int32), bias)
     level = x.abs().amax(-1, keepdim=True) / 127
     wanted = ((x / level).round().double() @ weight.double().T) * (level * scale) + bias
     torch.testing.assert_close(y, wanted.float(), rtol=1e-4, atol=1e-3 * float(level.max()))
 
 
 @torch.inference_mode()
-def test_conversations(processor: str, fast: MichiAIModel) -> None:
+def test_conversations(processor: str, threads: int, fast: MichiAIModel) -> None:
     """All kernels together, two guided conversations, against PyTorch's operations on the same weights."""
     parts = (fast.backbone, fast.listen.transformer, fast.speak_head, fast.vocoder)
     assert all(part.kernel is not None for part in parts)
@@ -106,7 +110,7 @@ def test_conversations(processor: str, fast: MichiAIModel) -> None:
 
 
 @torch.inference_mode()
-def test_layers(processor: str, fast: MichiAIModel) -> None:
+def test_layers(processor: str, threads: int, fast: MichiAIModel) -> None:
     """The LLM and the listen head alone, one kernel at a time: nothing but rounding differs."""
     plain = copy.deepcopy(fast)
     plain.backbone.kernel = plain.listen.transformer.kernel = plain.speak_head.kernel = None
@@ -129,7 +133,7 @@ def test_layers(processor: str, fast: MichiAIModel) -> None:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("sizes", [[1] * 12, [5, 7], [12]])
-def test_the_vocoder(processor: str, fast: MichiAIModel, sizes: list[int]) -> None:
+def test_the_vocoder(processor: str, threads: int, fast: MichiAIModel, sizes: list[int]) -> None:
     plain = copy.deepcopy(fast.vocoder)
     plain.kernel, latents, state = None, torch.randn(2, 12, fast.config.latent_dim), StreamState()
     y = torch.cat([fast.vocoder(piece, state) for piece in latents.split(sizes, 1)], 1)
