@@ -78,7 +78,8 @@ def test_what_is_uploaded_is_what_from_pretrained_downloads(tmp_path: Path) -> N
         repo = site.files["model", "me/m"]
         written = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         assert {name: data for name, data in repo.items() if name != ".gitattributes"} == written
-        assert list(site.large.values()) == [written["model.safetensors"]], "the weights go to large storage, once"
+        large = {written["model.safetensors"], written["examples/page.png"]}
+        assert set(site.large.values()) == large and len(site.large) == 2, "weights and pictures go to large storage, once"
         loaded = run(release.LOAD_MODEL, "me/m", endpoint=site.address, home=home)
         assert loaded.returncode == 0, loaded.stderr
         assert json.loads(loaded.stdout.splitlines()[-1])["frames"] == 12
