@@ -100,4 +100,7 @@ def machine(device: str) -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     name = f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    from michiai.kernels_michiai import available
+
+    kernels = "our kernels" if available() else "no compiler"
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, {kernels}"
