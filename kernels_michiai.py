@@ -1,11 +1,12 @@
-"""int8 kernels in C++, compiled where they run: a few positions through all layers of a transformer in one call.
+"""Kernels in C++, compiled where they run: a few positions through all layers of a transformer in one call, and a frame through
+the vocoder in another.
 
 A frame is one to three positions. PyTorch's own operations bring each of them through a layer in some fifty small
 steps, of which the reading of the weights, the only work that cannot be spared, is a third. Here a layer is five
 loops over the rows of its matrices, shared by the threads, with what lies between them done by each thread for itself.
 
 The source is compiled by `$CXX`, g++, clang++ or c++ for the machine's own instructions, once, in some seconds, and kept in the
-user's cache. Where there is no compiler, `available()` is False and the same layers run in PyTorch (`packed_michiai.py`).
+user's cache. Where there is no compiler, `has_kernels()` is False and the same layers run in PyTorch (`packed_michiai.py`).
 
 Activations are quantised on the fly, each position by itself (per-token dynamic quantisation, as in ZeroQuant,
 arXiv 2206.01861). Attention goes through the slots that are seen in blocks, with a running maximum, each thread through a part of
@@ -28,14 +29,17 @@ import subprocess
 import tempfile
 import uuid
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .kernels_source_michiai import SOURCE
+from .kernels_layers_michiai import LAYERS
+from .kernels_vocoder_michiai import VOCODER
 
 logger = logging.getLogger(__name__)
+SOURCE = LAYERS + VOCODER
 MOST = 8  # positions per row of a batch that go through all layers in one call; more, as prompts have, go layer by layer
 TILE = 32  # columns of a bfloat16 matrix that are multiplied at once
 FLAGS = (
@@ -95,7 +99,7 @@ def _library() -> ctypes.CDLL | None:
     return None
 
 
-def available() -> bool:
+def has_kernels() -> bool:
     """Whether this machine has the kernels; the first call may compile them."""
     return _library() is not None
 
@@ -191,14 +195,36 @@ def multiply_int8(x: Tensor, weight: Tensor, scale: Tensor, sums: Tensor, bias: 
     return _ops.multiply_int8(x, weight, scale, sums, bias)
 
 
-def _addresses(modules: tuple[nn.Module, ...]) -> list[int]:
-    """Where a layer's weights lie: of a norm the weight, of an int8 matrix its weight, scale, sums and, if it has one, its bias."""
-    names = ("weight", "scale", "sums", "bias")
-    values = [getattr(module, name, None) for module in modules for name in names]
-    return [value.data_ptr() for value in values if value is not None]
+class _Planned:
+    """Modules whose weights a kernel reads where they lie; `plan` tells it where."""
+
+    def __init__(self, modules: Any) -> None:
+        self.modules = modules
+        self._plan: Tensor | None = None
+
+    def __deepcopy__(self, memo: dict) -> Any:
+        made = copy.copy(self)
+        made.modules, made._plan = copy.deepcopy(self.modules, memo), None  # a copy's weights lie elsewhere
+        return made
+
+    def pack(self) -> None:
+        """Bring the weights into the kernel's form, if that is not done."""
+        if self._plan is None:
+            self._plan = torch.tensor(self._addresses())
+
+    @property
+    def plan(self) -> Tensor:
+        """Addresses and sizes, int64, in the order of the kernel."""
+        self.pack()
+        return self._plan
+
+    def _addresses(self) -> list:
+        """Of each layer, a tuple of modules: of a norm the weight, of an int8 matrix weight, scale, sums and, if there is one, bias."""
+        rows = [[getattr(module, name, None) for module in layer for name in ("weight", "scale", "sums", "bias")] for layer in self.modules]
+        return [[value.data_ptr() for value in row if value is not None] for row in rows]
 
 
-class Int8Layers:
+class Int8Layers(_Planned):
     """Pre-norm transformer layers (RMSNorm, RoPE, SwiGLU) with int8 matrices, a few positions through all of them at once.
 
     Args:
@@ -209,18 +235,8 @@ class Int8Layers:
     """
 
     def __init__(self, layers: list[tuple[nn.Module, ...]], heads: int, eps: float) -> None:
-        self.layers, self.heads, self.eps = layers, heads, eps
-        self._plan: Tensor | None = None
-
-    def __deepcopy__(self, memo: dict) -> "Int8Layers":
-        return Int8Layers(copy.deepcopy(self.layers, memo), self.heads, self.eps)  # a copy's weights lie elsewhere
-
-    @property
-    def plan(self) -> Tensor:
-        """Where the weights lie: int64 [S, 14]."""
-        if self._plan is None:
-            self._plan = torch.tensor([_addresses(layer) for layer in self.layers])
-        return self._plan
+        super().__init__(layers)
+        self.heads, self.eps = heads, eps
 
     def __call__(
         self, x: Tensor, slot: Tensor, seen: Tensor, cos: Tensor, sin: Tensor, prompt: Tensor, memory: Tensor, write_prompt: bool = False
@@ -233,11 +249,11 @@ class Int8Layers:
             cos, sin: [B, T, 2, size] as `streaming_michiai.rotary_angles` makes them, for what sees the prompt, and for all else.
             prompt, memory: bfloat16 [B, S, 2, H, P or K, size].
         """
-        hidden = self.layers[0][5].weight.shape[1]
+        hidden = self.modules[0][5].weight.shape[1]
         return _ops.follow_layers(x, self.plan, slot, seen, cos, sin, prompt, memory, write_prompt, self.heads, hidden, self.eps)
 
 
-class Int8Steered:
+class Int8Steered(_Planned):
     """Residual MLPs whose norm is steered by a condition (AdaLN), with int8 matrices: a few positions through all of them at once.
 
     Args:
@@ -246,18 +262,8 @@ class Int8Steered:
     """
 
     def __init__(self, blocks: list[tuple[nn.Module, ...]], eps: float) -> None:
-        self.blocks, self.eps = blocks, eps
-        self._plan: Tensor | None = None
-
-    def __deepcopy__(self, memo: dict) -> "Int8Steered":
-        return Int8Steered(copy.deepcopy(self.blocks, memo), self.eps)
-
-    @property
-    def plan(self) -> Tensor:
-        """Where the weights lie: int64 [blocks, 12]."""
-        if self._plan is None:
-            self._plan = torch.tensor([_addresses(block) for block in self.blocks])
-        return self._plan
+        super().__init__(blocks)
+        self.eps = eps
 
     def __call__(self, x: Tensor, condition: Tensor) -> Tensor:
         """`x` and its condition, float32 [..., D] -> [..., D]."""
@@ -269,19 +275,12 @@ def _whole(n: int) -> int:
     return -(-n // TILE) * TILE
 
 
-class Generator:
+class Generator(_Planned):
     """A vocoder from its latents to what its inverse STFT takes, in one call: bfloat16 products, float32 between them.
 
     Args:
         vocoder: a `vocoder_michiai.Vocoder` whose convolutions are matrix products (`packed_michiai.py`).
     """
-
-    def __init__(self, vocoder: nn.Module) -> None:
-        self.vocoder, self._plan = vocoder, None
-        self._held: list[Tensor] = []  # what the plan points to
-
-    def __deepcopy__(self, memo: dict) -> "Generator":
-        return Generator(copy.deepcopy(self.vocoder, memo))
 
     def _tiles(self, weight: Tensor) -> int:
         """Address of [N, taps, n] (N and n filled up) as the kernel reads it: [N / 32, taps, n / 32, 2, 16 pairs, 16 rows, 2]."""
@@ -315,12 +314,9 @@ class Generator:
             row += [conv.kernel, conv.dilation, int(added), self._tiles(weight), self._floats(conv.bias)]
         return row
 
-    @property
-    def plan(self) -> Tensor:
-        """As the kernel reads it: int64."""
-        if self._plan is not None:
-            return self._plan
-        vocoder, kernel = self.vocoder, self.vocoder.trunk[0].depthwise.kernel_size[0]
+    def _addresses(self) -> list:
+        self._held: list[Tensor] = []  # what the plan points to
+        vocoder, kernel = self.modules, self.modules.trunk[0].depthwise.kernel_size[0]
         row = [_whole(vocoder.input.weight.shape[1]), _whole(self.inner), *self._upsampling(vocoder.input)]
         row += [kernel, _whole(vocoder.trunk[0].up.out_features), len(vocoder.trunk)]
         for block in vocoder.trunk:
@@ -332,17 +328,16 @@ class Generator:
         for stage in vocoder.stages:
             row += [_whole(len(stage.upsample.bias)), *self._upsampling(stage.upsample), len(stage.blocks)]
             row += [value for block in stage.blocks for value in self._residual(block)]
-        self._plan = torch.tensor(row)
-        return self._plan
+        return row
 
     @property
     def inner(self) -> int:
         """Width of the trunk."""
-        return self.vocoder.norm.weight.shape[0]
+        return self.modules.norm.weight.shape[0]
 
     def memory(self) -> int:
         """Floats that a conversation remembers."""
-        vocoder = self.vocoder
+        vocoder = self.modules
         ups = [vocoder.input, *(stage.upsample for stage in vocoder.stages)]
         tails = sum((conv.pieces - 1) * conv.stride * _whole(len(conv.bias)) for conv in ups)
         trunk = sum(block.depthwise.kernel_size[0] - 1 for block in vocoder.trunk) * _whole(self.inner)
@@ -355,7 +350,7 @@ class Generator:
         Args:
             memory: float32 [B, `memory()`], changed in place; all zeros is the empty past.
         """
-        ups = [self.vocoder.input, *(stage.upsample for stage in self.vocoder.stages)]
+        ups = [self.modules.input, *(stage.upsample for stage in self.modules.stages)]
         width = len(ups[-1].bias)
         x = F.pad(x.float(), (0, -x.shape[-1] % TILE))
         return _ops.generate(x, self.plan, memory, self.inner, math.prod(conv.stride for conv in ups), _whole(width))[..., :width]

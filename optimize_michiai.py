@@ -12,12 +12,13 @@ computes in bfloat16. So do the audio encoder and the memories of the LLM and th
 
 import logging
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from . import kernels_michiai as kernels
+from .kernels_michiai import Generator, Int8Layers, Int8Steered, has_kernels
 from .listen_michiai import row_statistics
 from .packed_michiai import (
     ENGINE,
@@ -132,31 +133,32 @@ def use_int8(model: Any) -> None:
     model.config.optimized = "cpu-int8"
 
 
+# what `Int8Layers` and `Int8Steered` take of a layer
+LLAMA_LAYER = attrgetter(
+    "input_layernorm", "self_attn.qkv_proj", "self_attn.o_proj", "post_attention_layernorm", "mlp.gate_up", "mlp.down"
+)
+CAUSAL_LAYER = attrgetter(
+    "attention_norm", "attention.qkv", "attention.out", "feed_forward_norm", "feed_forward.gate_up", "feed_forward.down"
+)
+
+
 def use_kernels(model: Any) -> None:
     """Let our kernels go through all layers of the LLM, of the listen head, of the speak head and of the vocoder in one call each, as
     far as they are of the kernels' kind: some are too small to be int8, some Llamas have biases.
     """
     llama, transformer = model.backbone.language_model.model, model.listen.transformer
     if all(isinstance(layer.mlp, FeedForward) for layer in llama.layers):
-        layers = [
-            (layer.input_layernorm, layer.self_attn.qkv_proj, layer.self_attn.o_proj,
-             layer.post_attention_layernorm, layer.mlp.gate_up, layer.mlp.down)
-            for layer in llama.layers
-        ]  # fmt: skip
+        layers = [LLAMA_LAYER(layer) for layer in llama.layers]
         if _are_int8(layers, bias=False):
-            model.backbone.kernel = kernels.Int8Layers(layers, llama.config.num_attention_heads, llama.config.rms_norm_eps)
-    layers = [
-        (layer.attention_norm, layer.attention.qkv, layer.attention.out,
-         layer.feed_forward_norm, layer.feed_forward.gate_up, layer.feed_forward.down)
-        for layer in transformer.layers
-    ]  # fmt: skip
+            model.backbone.kernel = Int8Layers(layers, llama.config.num_attention_heads, llama.config.rms_norm_eps)
+    layers = [CAUSAL_LAYER(layer) for layer in transformer.layers]
     if _are_int8(layers, bias=False):
-        transformer.kernel = kernels.Int8Layers(layers, transformer.width // transformer.head_size, transformer.norm.eps)
+        transformer.kernel = Int8Layers(layers, transformer.width // transformer.head_size, transformer.norm.eps)
     blocks = [(block.steer, block.mlp[0], block.mlp[2]) for block in model.speak_head.blocks]
     if _are_int8(blocks, bias=True):
-        model.speak_head.kernel = kernels.Int8Steered(blocks, model.speak_head.norm.eps)
-    model.vocoder.kernel = kernels.Generator(model.vocoder)
-    model.vocoder.kernel.plan  # noqa: B018 - brings the weights into its form now
+        model.speak_head.kernel = Int8Steered(blocks, model.speak_head.norm.eps)
+    model.vocoder.kernel = Generator(model.vocoder)
+    model.vocoder.kernel.pack()
 
 
 def _are_int8(layers: list[tuple[nn.Module, ...]], bias: bool) -> bool:
@@ -174,7 +176,7 @@ def prepare(model: Any) -> None:
     # makes voices, or is only looked up row by row, or what a kernel holds in a form of its own, stays there, and no page of it is held
     # before it is read again.
     seldom = {*model.codec.modules()}
-    if kernels.available():
+    if has_kernels():
         use_kernels(model)
         seldom |= {*model.vocoder.modules()} - {model.vocoder, *model.vocoder.head.modules()}
     else:
@@ -204,7 +206,7 @@ def arrange_convolutions(module: nn.Module) -> None:
 
 def has_int8() -> bool:
     """Whether something here multiplies int8 matrices."""
-    return kernels.available() or ENGINE in torch.backends.quantized.supported_engines
+    return has_kernels() or ENGINE in torch.backends.quantized.supported_engines
 
 
 def optimize(model: Any, mode: str | None = None) -> Any:

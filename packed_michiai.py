@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import kernels_michiai as kernels
+from .kernels_michiai import has_kernels, multiply_int8
 from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, join_past, overlap_add
 
 ENGINE = "fbgemm"
@@ -49,7 +49,7 @@ class Int8Rows(nn.Module):
         """Bring the weight, with the bias, into the form that is multiplied."""
         if self.sums is not None or self._packed is not None:
             return
-        if kernels.available():
+        if has_kernels():
             self.sums = self.weight.data.sum(1, dtype=torch.int32)
         else:
             self.pack_for_fbgemm()
@@ -73,7 +73,7 @@ class Int8Rows(nn.Module):
     def product(self, x: Tensor) -> Tensor:
         """`x` [..., K] -> float32 [..., N], the bias added."""
         if self.sums is not None:
-            return kernels.multiply_int8(x.float(), self.weight, self.scale, self.sums, self.bias)
+            return multiply_int8(x.float(), self.weight, self.scale, self.sums, self.bias)
         if x.numel() == self.inputs:
             return torch.ops.quantized.linear_dynamic(x.float(), self._packed, not VNNI)
         # Several positions: each is brought to -1 .. 1 first, so that none changes how another is rounded.

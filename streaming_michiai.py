@@ -149,6 +149,12 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
+def turns_of_qkv(cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [B, T, size] as `CausalAttention` takes them: of queries, keys and values, which are not turned."""
+    cos = torch.stack([cos, cos, torch.ones_like(cos)])[:, :, None]
+    return cos, torch.stack([sin, sin, torch.zeros_like(sin)])[:, :, None]
+
+
 @dataclass
 class Ring:
     """Where the positions of this call stand in a ring of the newest ones, and what each of them sees."""
@@ -308,15 +314,8 @@ class CausalTransformer(nn.Module):
         cos, sin = rotary_angles(start[:, None] + steps, self.head_size)
         if state is not None:
             state[self.path] = start + T
-            ring, memory = enter_ring(start, T, self.window), self._memory(x, state)
-            if self.kernel is not None and T == 1:
-                turns = (part[:, :, None].expand(-1, -1, 2, -1) for part in (cos, sin))
-                return self.norm(self.kernel(x, ring.slots, ring.mask[:, 0], *turns, memory[:, :, :, :, :0], memory))
-        cos = torch.stack([cos, cos, torch.ones_like(cos)])[:, :, None]
-        sin = torch.stack([sin, sin, torch.zeros_like(sin)])[:, :, None]
-        if state is not None:
-            shared = [cos, sin, ring.rows, ring.slots, ring.mask]
-            return self.norm(through.get()(CausalLayer.follow, self.layers, x, shared, [memory]))
+            return self.norm(self._stream(x, cos, sin, enter_ring(start, T, self.window), self._memory(x, state)))
+        cos, sin = turns_of_qkv(cos, sin)
         mask = None
         if T > self.window:
             age = steps[:, None] - steps
@@ -324,6 +323,14 @@ class CausalTransformer(nn.Module):
         for layer in self.layers:
             x = layer(x, cos, sin, mask)
         return self.norm(x)
+
+    def _stream(self, x: Tensor, cos: Tensor, sin: Tensor, ring: Ring, memory: Tensor) -> Tensor:
+        """Positions that follow those of `memory`, before the last norm; cosines and sines [B, T, D / H]."""
+        if self.kernel is not None and x.shape[1] == 1:
+            turns = (part[:, :, None].expand(-1, -1, 2, -1) for part in (cos, sin))
+            return self.kernel(x, ring.slots, ring.mask[:, 0], *turns, memory[:, :, :, :, :0], memory)
+        shared = [*turns_of_qkv(cos, sin), ring.rows, ring.slots, ring.mask]
+        return through.get()(CausalLayer.follow, self.layers, x, shared, [memory])
 
     def _memory(self, x: Tensor, state: StreamState) -> Tensor:
         """Keys and values of all S layers [B, S, 2, H, window, D / H]."""

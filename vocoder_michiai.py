@@ -125,15 +125,18 @@ class Vocoder(nn.Module):
         """The generator: features of the trunk -> samples [B, N]."""
         for stage in self.stages:
             x = stage(x, state)
+        return self._samples(x, state)
+
+    def _samples(self, x: Tensor, state: StreamState | None) -> Tensor:
+        """What the last stage made -> samples [B, N]."""
         return self.head(F.leaky_relu(x, SLOPE).to(self.head.output.weight.dtype), state)
 
     def forward(self, latents: Tensor, state: StreamState | None = None) -> Tensor:
         if self.kernel is None:
             return self.waveform(self.features(latents, state), state)
-        size, memories = self.kernel.memory(), StreamState() if state is None else state
-        memory = memories.begin(f"{self.path}.memory", lambda: latents.new_zeros(len(latents), size, dtype=torch.float32))
-        x = self.kernel(latents * self.latent_std + self.latent_mean, memory)
-        return self.head(F.leaky_relu(x, SLOPE).to(self.head.output.weight.dtype), state)
+        memories = StreamState() if state is None else state
+        memory = memories.begin(f"{self.path}.memory", lambda: torch.zeros(len(latents), self.kernel.memory()))
+        return self._samples(self.kernel(latents * self.latent_std + self.latent_mean, memory), state)
 
 
 class VocoderModel(PreTrainedModel):

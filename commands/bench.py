@@ -97,10 +97,10 @@ def machine(device: str) -> str:
     """What it ran on, in words."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
+    from michiai.kernels_michiai import has_kernels
+
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     name = f"{len(names)} x {names[0]}" if names else platform.processor() or platform.machine()
-    from michiai.kernels_michiai import available
-
-    kernels = "our kernels" if available() else "no compiler"
+    kernels = "our kernels" if has_kernels() else "no compiler"
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, {kernels}"

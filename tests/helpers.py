@@ -52,3 +52,9 @@ def speech(seconds: float = 2.0, rate: int = 16_000, seed: int = 0) -> np.ndarra
     return (0.15 * buzz * (1 + np.sin(2 * np.pi * 3 * t)) / 2 + 0.01 * rng.standard_normal(len(t))).astype(
         np.float32
     )
+
+
+def error(measured: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Root mean square error over the deviation."""
+    measured, wanted = measured.detach(), wanted.detach()
+    return float((measured - wanted).square().mean().sqrt() / wanted.std())

@@ -16,9 +16,9 @@ from michiai.modeling_michiai import MichiAIModel
 from michiai.packed_michiai import quantise_rows
 from michiai.streaming_michiai import StreamState
 
-from helpers import tiny_config
+from helpers import error, tiny_config
 
-pytestmark = pytest.mark.skipif(not kernels.available(), reason="needs g++ or clang++")
+pytestmark = pytest.mark.skipif(not kernels.has_kernels(), reason="needs g++ or clang++")
 
 PROCESSORS = {
     "this": (),
@@ -35,7 +35,7 @@ def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(kernels, "FLAGS", (*kernels.FLAGS, *PROCESSORS[request.param]))
         kernels._library.cache_clear()
-        if not kernels.available():
+        if not kernels.has_kernels():
             pytest.skip("this compiler does not know the flag")
         yield request.param
     kernels._library.cache_clear()
@@ -48,11 +48,6 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
-
-
-def error(measured: Tensor, wanted: Tensor) -> float:
-    """Root mean square error over the deviation."""
-    return float((measured - wanted).square().mean().sqrt() / wanted.std())
 
 
 @pytest.fixture(scope="module")
@@ -164,24 +159,24 @@ def anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_compiled_once(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kernels.available()
+    assert kernels.has_kernels()
     (made,) = anew.iterdir()
     kernels._library.cache_clear()
     monkeypatch.setattr(kernels.subprocess, "run", None)
-    assert kernels.available() and list(anew.iterdir()) == [made]
+    assert kernels.has_kernels() and list(anew.iterdir()) == [made]
 
 
 def test_without_a_compiler_operations_run(anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
     with caplog.at_level(logging.WARNING):
-        assert not kernels.available()
+        assert not kernels.has_kernels()
     assert "install g++" in caplog.text and "PyTorch's own operations" in caplog.text
 
 
 def test_a_compiler_that_fails_is_named(anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("CXX", "false")
-    assert kernels.available(), "the next one is tried"
+    assert kernels.has_kernels(), "the next one is tried"
     kernels._library.cache_clear()
     which = shutil.which
     monkeypatch.setattr(kernels.shutil, "which", lambda name: which("false") if name == "false" else None)
-    assert not kernels.available() and "false could not compile" in caplog.text
+    assert not kernels.has_kernels() and "false could not compile" in caplog.text

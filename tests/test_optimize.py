@@ -18,7 +18,7 @@ from michiai.runner_michiai import GraphRunner, use_graph
 from michiai.streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, name_modules
 from michiai.voice_michiai import Voice
 
-from helpers import tiny_config, tiny_model
+from helpers import error, tiny_config, tiny_model
 
 FRAMES = 40  # past the tiny window of 30
 
@@ -49,21 +49,15 @@ def count_records(model: MichiAIModel) -> dict[str, int]:
     return counts
 
 
-def error(measured: Tensor, wanted: Tensor) -> float:
-    """Root mean square error over the deviation."""
-    measured, wanted = measured.detach(), wanted.detach()
-    return float((measured - wanted).square().mean().sqrt() / wanted.std())
-
-
 @pytest.fixture(scope="module", autouse=True, params=["operations", "kernels"])
 def form(request: pytest.FixtureRequest) -> Iterator[str]:
     """With the compiled kernels, and as where there is no compiler; there, tiny models have few layers, which would be recorded each."""
-    if request.param == "kernels" and not kernels_michiai.available():
+    if request.param == "kernels" and not kernels_michiai.has_kernels():
         pytest.skip("needs g++ or clang++")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner_michiai, "FEW", 0)
         if request.param == "operations":
-            patch.setattr(kernels_michiai, "available", lambda: False)
+            patch.setattr(kernels_michiai, "_library", lambda: None)
         yield request.param
 
 

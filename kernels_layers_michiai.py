@@ -1,6 +1,6 @@
-"""C++ of the int8 and bfloat16 kernels, which `kernels_michiai.py` compiles; a string, since the Hub brings remote code as Python."""
+"""C++ of the int8 kernels, which `kernels_michiai.py` compiles; a string, since the Hub brings remote code as Python."""
 
-SOURCE = r"""
+LAYERS = r"""
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -33,7 +33,7 @@ struct Matrix {
 // int8 inputs with their scales: row m at levels + m * stride, moved up by 128 to be unsigned
 struct Levels { uint8_t* levels; float* scale; int64_t stride; };
 
-int64_t padded(int64_t n) { return (n + 63) / 64 * 64; }
+int64_t up_to(int64_t unit, int64_t n) { return (n + unit - 1) / unit * unit; }
 
 float from_bf16(uint16_t value) { uint32_t bits = uint32_t(value) << 16; float x; std::memcpy(&x, &bits, 4); return x; }
 
@@ -51,6 +51,18 @@ inline float exp_of(float x) {
     y = y * part + 6.9315308e-1f; y = y * part + 9.9999994e-1f;
     uint32_t bits = uint32_t(int32_t(whole) + 127) << 23; float power; std::memcpy(&power, &bits, 4);
     return y * power;
+}
+
+float sigmoid(float x) { return 1.0f / (1.0f + exp_of(-x)); }
+
+// mean 0 and deviation 1 of n values
+void standardise(const float* x, int64_t n, float eps, float* y) {
+    float sum = 0, square = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i];
+    const float mean = sum / n;
+    for (int64_t i = 0; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
+    const float inverse = 1.0f / std::sqrt(square / n + eps);
+    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * inverse;
 }
 
 void quantise(const float* x, int64_t n, int64_t m, Levels out) {
@@ -300,9 +312,9 @@ void look_at(const float* query, int64_t queries, int64_t per_mask, const uint16
 extern "C" void multiply_int8(const float* x, const int8_t* weight, const float* scale, const int32_t* sums, const float* bias,
                               float* y, int64_t M, int64_t N, int64_t n, int64_t threads) {
     Matrix a{weight, scale, sums};
-    std::vector<uint8_t> levels(M * padded(n));
+    std::vector<uint8_t> levels(M * up_to(64, n));
     std::vector<float> scales(M);
-    Levels q{levels.data(), scales.data(), padded(n)};
+    Levels q{levels.data(), scales.data(), up_to(64, n)};
     auto emit = [&](int64_t m, int64_t r, float value) { y[m * N + r] = bias ? value + bias[r] : value; };
 #ifdef TILED
     const bool tiled = TILES && M >= 16 && N % 16 == 0 && n % 64 == 0;
@@ -340,7 +352,7 @@ extern "C" void follow_layers(const int64_t* plan, const Shape* shape, float* x,
                               int64_t threads) {
     const auto [S, B, T, D, H, G, size, F, P, K, eps, scaling] = *shape;
     const int64_t M = B * T, Q = T * G, heads = H * G, slots = P + K, total = (heads + 2 * H) * size;
-    const int64_t wide = padded(std::max({D, F, heads * size}));
+    const int64_t wide = up_to(64, std::max({D, F, heads * size}));
 
     // Which slots any position of a row of the batch sees, as rows of the prompt and then of the memory, and what each position adds to
     // their scores.
@@ -455,7 +467,7 @@ extern "C" void follow_layers(const int64_t* plan, const Shape* shape, float* x,
 
             for (int64_t m = 0; m < M; m++) {
                 const float *gate = hidden.data() + m * F, *value = raised.data() + m * F;
-                for (int64_t i = 0; i < F; i++) scratch[i] = gate[i] / (1.0f + exp_of(-gate[i])) * value[i];
+                for (int64_t i = 0; i < F; i++) scratch[i] = gate[i] * sigmoid(gate[i]) * value[i];
                 quantise(scratch.data(), F, m, q);
             }
             share(D, thread, n, first, last);
@@ -473,12 +485,12 @@ extern "C" void follow_steered(const int64_t* plan, int64_t blocks, float* x, co
     #pragma omp parallel num_threads(threads)
     {
         const int thread = omp_get_thread_num(), n = omp_get_num_threads();
-        const int64_t wide = padded(D);
+        const int64_t wide = up_to(64, D);
         std::vector<uint8_t> levels(M * wide);
         std::vector<float> scales(M), scratch(wide);
         Levels q{levels.data(), scales.data(), wide};
         auto silu = [&](const float* from, int64_t m) {
-            for (int64_t i = 0; i < D; i++) scratch[i] = from[m * D + i] / (1.0f + exp_of(-from[m * D + i]));
+            for (int64_t i = 0; i < D; i++) scratch[i] = from[m * D + i] * sigmoid(from[m * D + i]);
             quantise(scratch.data(), D, m, q);
         };
         auto matrix = [&](int64_t block, int i) { return Matrix::at(plan + block * 12 + i * 4); };
@@ -495,13 +507,9 @@ extern "C" void follow_steered(const int64_t* plan, int64_t blocks, float* x, co
         for (int64_t block = 0; block < blocks; block++) {
             #pragma omp barrier
             for (int64_t m = 0; m < M; m++) {
-                const float *from = x + m * D, *shift = steering.data() + (block * M + m) * 3 * D, *scale = shift + D;
-                float sum = 0, square = 0;
-                for (int64_t i = 0; i < D; i++) sum += from[i];
-                const float mean = sum / D;
-                for (int64_t i = 0; i < D; i++) square += (from[i] - mean) * (from[i] - mean);
-                const float inverse = 1.0f / std::sqrt(square / D + eps);
-                for (int64_t i = 0; i < D; i++) scratch[i] = (from[i] - mean) * inverse * (1.0f + scale[i]) + shift[i];
+                const float *shift = steering.data() + (block * M + m) * 3 * D, *scale = shift + D;
+                standardise(x + m * D, D, eps, scratch.data());
+                for (int64_t i = 0; i < D; i++) scratch[i] = scratch[i] * (1.0f + scale[i]) + shift[i];
                 quantise(scratch.data(), D, m, q);
             }
             multiply(q, M, matrix(block, 1), first, last, D, [&](int64_t m, int64_t r, float value) {
@@ -512,305 +520,6 @@ extern "C" void follow_steered(const int64_t* plan, int64_t blocks, float* x, co
             multiply(q, M, matrix(block, 2), first, last, D, [&](int64_t m, int64_t r, float value) {
                 x[m * D + r] += steering[(block * M + m) * 3 * D + 2 * D + r] * (value + bias(block, 2)[r]);
             });
-        }
-    }
-}
-
-// ---------------------------------------------------------------- the vocoder: bfloat16 products, float32 between them
-
-namespace {
-
-constexpr int TILE = 32;       // rows and columns that are multiplied at once
-constexpr float SLOPE = 0.1f;  // of the leaky rectifiers
-
-float leaky(float x) { return x > 0 ? x : x * SLOPE; }
-
-// memory that a thread which calls keeps from frame to frame
-template <class T>
-struct Buffer {
-    T* data = nullptr; int64_t room = 0;
-    T* of(int64_t n) {
-        if (n > room) {
-            std::free(data);
-            room = (n + 63) / 64 * 64;
-            data = static_cast<T*>(std::aligned_alloc(64, room * sizeof(T)));
-            std::memset(data, 0, room * sizeof(T));
-        }
-        return data;
-    }
-    ~Buffer() { std::free(data); }
-};
-
-// y [32, 32] = sum over taps j of rows a + j * step, each of n values, times the tiles of w: [taps][n / 32][2][16][16][2].
-// Rows beyond the first 16 are computed if `both`.
-void product(const uint16_t* a, int64_t stride, int64_t step, int64_t taps, int64_t n, const uint16_t* w, bool both, float* y) {
-#ifdef TILED
-    if (TILES) {
-        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
-        for (int64_t j = 0; j < taps; j++)
-            for (int64_t c = 0; c < n; c += 32, w += 1024) {
-                const uint16_t* from = a + j * step + c;
-                _tile_loadd(6, w, 64);
-                _tile_loadd(7, w + 512, 64);
-                _tile_loadd(4, from, stride * 2);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_dpbf16ps(1, 4, 7);
-                if (both) {
-                    _tile_loadd(5, from + 16 * stride, stride * 2);
-                    _tile_dpbf16ps(2, 5, 6);
-                    _tile_dpbf16ps(3, 5, 7);
-                }
-            }
-        _tile_stored(0, y, 128);
-        _tile_stored(1, y + 16, 128);
-        if (both) { _tile_stored(2, y + 512, 128); _tile_stored(3, y + 528, 128); }
-        return;
-    }
-#endif
-    constexpr int GROUP = 8;
-    for (int r = 0; r < (both ? TILE : TILE / 2); r += GROUP) {
-        const uint16_t* tiles = w;
-#ifdef __AVX512BF16__
-        __m512 total[GROUP][2];
-        for (int i = 0; i < GROUP; i++) total[i][0] = total[i][1] = _mm512_setzero_ps();
-        for (int64_t j = 0; j < taps; j++)
-            for (int64_t c = 0; c < n; c += 32, tiles += 1024)
-                for (int k = 0; k < 16; k++) {
-                    const __m512bh left = (__m512bh)_mm512_loadu_si512(tiles + k * 32);
-                    const __m512bh right = (__m512bh)_mm512_loadu_si512(tiles + 512 + k * 32);
-                    for (int i = 0; i < GROUP; i++) {
-                        int32_t pair;
-                        std::memcpy(&pair, a + (r + i) * stride + j * step + c + 2 * k, 4);
-                        const __m512bh both_of = (__m512bh)_mm512_set1_epi32(pair);
-                        total[i][0] = _mm512_dpbf16_ps(total[i][0], both_of, left);
-                        total[i][1] = _mm512_dpbf16_ps(total[i][1], both_of, right);
-                    }
-                }
-        for (int i = 0; i < GROUP; i++)
-            for (int k = 0; k < 2; k++) _mm512_storeu_ps(y + (r + i) * TILE + 16 * k, total[i][k]);
-#else
-        float total[GROUP][TILE] = {};
-        for (int64_t j = 0; j < taps; j++)
-            for (int64_t c = 0; c < n; c += 32, tiles += 1024)
-                for (int k = 0; k < 16; k++)
-                    for (int i = 0; i < GROUP; i++) {
-                        const uint16_t* pair = a + (r + i) * stride + j * step + c + 2 * k;
-                        const float first = from_bf16(pair[0]), second = from_bf16(pair[1]);
-                        for (int h = 0; h < 2; h++)
-                            for (int m = 0; m < 16; m++) {
-                                const uint16_t* weight = tiles + 512 * h + k * 32 + 2 * m;
-                                total[i][16 * h + m] += first * from_bf16(weight[0]) + second * from_bf16(weight[1]);
-                            }
-                    }
-        std::memcpy(y + r * TILE, total, sizeof(total));
-#endif
-    }
-}
-
-// Rows of `a` times the columns of block number `block`: emit(t, 32 values) for t = 0 .. rows - 1
-template <class Emit>
-void columns(const uint16_t* a, int64_t rows, int64_t n, int64_t taps, int64_t dilation, const uint16_t* w, int64_t block, Emit emit) {
-    alignas(64) float y[TILE * TILE];
-    for (int64_t t = 0; t < rows; t += TILE) {
-        const int64_t count = std::min<int64_t>(TILE, rows - t);
-        product(a + t * n, n, dilation * n, taps, n, w + block * TILE * taps * n, count > TILE / 2, y);
-        for (int64_t i = 0; i < count; i++) emit(t + i, y + i * TILE);
-    }
-}
-
-struct Reader {
-    const int64_t* at;
-    int64_t number() { return *at++; }
-    const float* floats() { return reinterpret_cast<const float*>(*at++); }
-    const uint16_t* tiles() { return reinterpret_cast<const uint16_t*>(*at++); }
-};
-
-int64_t up_to_tiles(int64_t n) { return (n + TILE - 1) / TILE * TILE; }
-
-void layer_norm(const float* x, int64_t n, int64_t width, const float* weight, const float* bias, float* y) {
-    float sum = 0, square = 0;
-    for (int64_t i = 0; i < n; i++) sum += x[i];
-    const float mean = sum / n;
-    for (int64_t i = 0; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
-    const float inverse = 1.0f / std::sqrt(square / n + 1e-5f);
-    for (int64_t i = 0; i < width; i++) y[i] = (x[i] - mean) * inverse * weight[i] + bias[i];
-}
-
-// Transposed convolution, kernel = pieces * rate: x bfloat16 [T, n] -> y [(T + pieces - 1) * rate, C], whose last rows are kept in `tail`
-void upsample(const uint16_t* x, int64_t T, int64_t n, int64_t C, int64_t rate, int64_t pieces, const uint16_t* w, const float* bias,
-              float* tail, float* y, int thread, int threads) {
-    const int64_t blocks = C / TILE, all = rate * blocks;
-    for (int64_t i = all * thread / threads; i < all * (thread + 1) / threads; i++) {
-        const int64_t r = i / blocks, column = i % blocks * TILE;
-        for (int64_t t = 0; t < T + pieces - 1; t++)
-            for (int64_t c = column; c < column + TILE; c++)
-                y[(t * rate + r) * C + c] = (t < T ? bias[c] : 0.0f) + (t < pieces - 1 ? tail[(t * rate + r) * C + c] : 0.0f);
-        for (int64_t p = 0; p < pieces; p++)
-            columns(x, T, n, 1, 1, w, (p * rate + r) * blocks + i % blocks, [&](int64_t t, const float* values) {
-                float* to = y + ((t + p) * rate + r) * C + column;
-                #pragma omp simd
-                for (int c = 0; c < TILE; c++) to[c] += values[c];
-            });
-        for (int64_t t = 0; t < pieces - 1; t++)
-            std::memcpy(tail + (t * rate + r) * C + column, y + ((T + t) * rate + r) * C + column, TILE * sizeof(float));
-    }
-}
-
-}  // namespace
-
-// plan:
-//   latents, width, and of the input its rate, pieces, tiles, bias;
-//   the trunk's kernel, hidden width and number of blocks, of each the depthwise weights [kernel, width] and bias, the norm's weight and
-//   bias, tiles and bias up, tiles and bias down; the last norm's weight and bias;
-//   the number of stages, of each its width, rate, pieces, tiles, bias and number of residual blocks, of each the number of
-//   convolutions, of each its kernel, dilation, whether its result is added to the block's input, tiles, bias.
-// Widths are whole tiles; `inner` is the trunk's without what fills it up.
-// x [B, T, latents] -> y [B, T * rates, last width]; memory [B, size] is changed in place, all zeros is the empty past.
-extern "C" void generate(const int64_t* plan, int64_t inner, float* memory, int64_t size, const float* x, float* y, int64_t B, int64_t T,
-                         int64_t threads) {
-    static thread_local Buffer<uint16_t> input_, hidden_, joined_[2];
-    static thread_local Buffer<float> trunk_, raised_, kept_;
-    Buffer<uint16_t>*input = &input_, *hidden = &hidden_, *joined[2] = {&joined_[0], &joined_[1]};
-    Buffer<float>*trunk = &trunk_, *raised = &raised_, *kept = &kept_;
-    for (int64_t b = 0; b < B; b++) {
-        Reader outer{plan};
-        const int64_t latents = outer.number(), W = outer.number(), rate = outer.number(), pieces = outer.number(), rows = T * rate;
-        uint16_t* a = input->of(up_to_tiles(rows + TILE) * std::max(latents, W));
-        for (int64_t i = 0; i < T * latents; i++) a[i] = to_bf16(x[b * T * latents + i]);
-        float* h = trunk->of((rows + (pieces - 1) * rate) * W);
-        float *raise = nullptr, *keep = nullptr, *past = memory + b * size;
-        uint16_t *up_to = nullptr, *join[2] = {nullptr, nullptr};
-        #pragma omp parallel num_threads(threads)
-        {
-            const int thread = omp_get_thread_num(), n = omp_get_num_threads();
-#ifdef TILED
-            if (TILES) begin_tiles();
-#endif
-            Reader read{outer.at};
-            float* from = past;
-            const uint16_t* w = read.tiles();
-            upsample(a, T, latents, W, rate, pieces, w, read.floats(), from, h, thread, n);
-            from += (pieces - 1) * rate * W;
-
-            const int64_t kernel = read.number(), F = read.number(), depth = read.number(), reach = kernel - 1;
-            std::vector<float> seen((reach + rows) * W), row(W);
-            Buffer<uint16_t> own_;
-            uint16_t* own = own_.of(up_to_tiles(rows) * W);
-            #pragma omp single
-            up_to = hidden->of(up_to_tiles(rows) * F);
-            for (int64_t layer = 0; layer < depth; layer++) {
-                const float *depthwise = read.floats(), *bias = read.floats(), *norm = read.floats(), *shift = read.floats();
-                std::memcpy(seen.data(), from, reach * W * sizeof(float));
-                std::memcpy(seen.data() + reach * W, h, rows * W * sizeof(float));
-                for (int64_t t = 0; t < rows; t++) {
-                    std::memcpy(row.data(), bias, W * sizeof(float));
-                    for (int64_t k = 0; k < kernel; k++)
-                        for (int64_t c = 0; c < W; c++) row[c] += seen[(t + k) * W + c] * depthwise[k * W + c];
-                    layer_norm(row.data(), inner, W, norm, shift, row.data());
-                    for (int64_t c = 0; c < W; c++) own[t * W + c] = to_bf16(row[c]);
-                }
-                const uint16_t* up = read.tiles(); const float* up_bias = read.floats();
-                for (int64_t block = F / TILE * thread / n; block < F / TILE * (thread + 1) / n; block++)
-                    columns(own, rows, W, 1, 1, up, block, [&](int64_t t, const float* values) {
-                        #pragma omp simd
-                        for (int c = 0; c < TILE; c++) {
-                            const float v = values[c] + up_bias[block * TILE + c], z = 1.59576912f * (v + 0.044715f * v * v * v);
-                            up_to[t * F + block * TILE + c] = to_bf16(v / (1.0f + exp_of(-z)));  // GELU by its tanh
-                        }
-                    });
-                #pragma omp barrier
-                const uint16_t* down = read.tiles(); const float* down_bias = read.floats();
-                for (int64_t block = W / TILE * thread / n; block < W / TILE * (thread + 1) / n; block++)
-                    columns(up_to, rows, F, 1, 1, down, block, [&](int64_t t, const float* values) {
-                        #pragma omp simd
-                        for (int c = 0; c < TILE; c++) h[t * W + block * TILE + c] += values[c] + down_bias[block * TILE + c];
-                    });
-                if (thread == 0) std::memcpy(from, seen.data() + rows * W, reach * W * sizeof(float));
-                from += reach * W;
-                #pragma omp barrier
-            }
-            const float *norm = read.floats(), *shift = read.floats();
-            for (int64_t t = rows * thread / n; t < rows * (thread + 1) / n; t++) {
-                layer_norm(h + t * W, inner, W, norm, shift, row.data());
-                for (int64_t c = 0; c < W; c++) a[t * W + c] = to_bf16(leaky(row[c]));
-            }
-
-            const int64_t stages = read.number();
-            int64_t wide = W, length = rows;
-            for (int64_t stage = 0; stage < stages; stage++) {
-                const int64_t C = read.number(), up = read.number(), parts = read.number(), steps = length * up;
-                const uint16_t* tiles = read.tiles(); const float* up_bias = read.floats();
-                const int64_t blocks = read.number(), last_of_all = stage == stages - 1;
-                #pragma omp barrier
-                #pragma omp single
-                {
-                    int64_t farthest = 0;
-                    Reader ahead = read;
-                    for (int64_t i = 0; i < blocks; i++)
-                        for (int64_t left = ahead.number(); left > 0; left--) {
-                            farthest = std::max(farthest, (ahead.at[0] - 1) * ahead.at[1]);
-                            ahead.at += 5;
-                        }
-                    h = trunk->of((steps + (parts - 1) * up) * C);
-                    raise = raised->of(steps * C);
-                    keep = kept->of(steps * C);
-                    for (int i = 0; i < 2; i++) join[i] = joined[i]->of((farthest + up_to_tiles(steps)) * C);
-                }
-                upsample(a, length, wide, C, up, parts, tiles, up_bias, from, h, thread, n);
-                from += (parts - 1) * up * C;
-                #pragma omp barrier
-                #pragma omp single
-                a = input->of(up_to_tiles(steps + TILE) * C);
-                const int64_t begin = steps * thread / n, end = steps * (thread + 1) / n;
-                for (int64_t number = 0; number < blocks; number++) {
-                    const int64_t convolutions = read.number();
-                    const int64_t first_reach = (read.at[0] - 1) * read.at[1];
-                    for (int64_t i = begin * C; i < end * C; i++) {
-                        raise[i] = h[i];
-                        join[0][first_reach * C + i] = to_bf16(leaky(h[i]));
-                    }
-                    if (thread == 0)
-                        for (int64_t i = 0; i < first_reach * C; i++) join[0][i] = to_bf16(from[i]);
-                    #pragma omp barrier
-                    for (int64_t i = 0; i < convolutions; i++) {
-                        const int64_t taps = read.number(), dilation = read.number(), added = read.number(), back = (taps - 1) * dilation;
-                        const uint16_t* weight = read.tiles(); const float* bias = read.floats();
-                        const bool last = i + 1 == convolutions;
-                        const int64_t next = last ? 0 : (read.at[0] - 1) * read.at[1];
-                        const uint16_t* in = join[i % 2];
-                        uint16_t* out = join[(i + 1) % 2];
-                        const int64_t first = C / TILE * thread / n, end_block = C / TILE * (thread + 1) / n;
-                        for (int64_t block = first; block < end_block; block++)
-                            columns(in, steps, C, taps, dilation, weight, block, [&](int64_t t, const float* values) {
-                                const int64_t at = t * C + block * TILE;
-                                #pragma omp simd
-                                for (int c = 0; c < TILE; c++) {
-                                    float v = values[c] + bias[block * TILE + c];
-                                    if (added) raise[at + c] = v += raise[at + c];
-                                    if (last) keep[at + c] = number ? keep[at + c] + v : v;
-                                    else out[next * C + at + c] = to_bf16(leaky(v));
-                                }
-                            });
-                        // this thread's columns of the past: that of the next convolution, and this one's for the next call
-                        for (int64_t c = first * TILE; c < end_block * TILE; c++) {
-                            for (int64_t t = 0; t < next; t++) out[t * C + c] = to_bf16(from[(back + t) * C + c]);
-                            for (int64_t t = 0; t < back; t++) from[t * C + c] = from_bf16(in[(steps + t) * C + c]);
-                        }
-                        from += back * C;
-                        #pragma omp barrier
-                    }
-                }
-                for (int64_t i = begin * C; i < end * C; i++) {
-                    const float v = keep[i] / blocks;
-                    if (last_of_all) y[b * steps * C + i] = v;
-                    else a[i] = to_bf16(leaky(v));
-                }
-                wide = C;
-                length = steps;
-            }
-#ifdef TILED
-            if (TILES) _tile_release();
-#endif
         }
     }
 }
