@@ -38,7 +38,8 @@ from .streaming_michiai import StreamState, name_modules
 EMPTY, TEXT, SOUND, ASIDE = 0, 1, 2, 3  # kinds of positions; nothing sees an empty one, an aside is the user's word in an answer
 WORD, TURN, DONE = 1, 2, 3  # kinds of news in a frame; 0: nothing new
 SINCE = 32  # frames for which the age of a word is told exactly
-WAITING = 2  # words that may wait for their place in the text lane
+ENTERING = 2  # words that enter the text lane before a frame, at most
+WAITING = 2  # words that may wait for their place there
 CHUNK = 128  # positions that are computed at a time: more only take more memory
 
 
@@ -69,15 +70,15 @@ def newest_words(
 def next_text(own_text: Tensor, user_text: Tensor, state: StreamState, special: dict[str, int]) -> Tensor:
     """What enters the text lane before a frame: the words of the frame before, the user's first.
 
-    `<user>` follows `<done>`, as it does in plain text; what the user says while one speaks oneself is negative. At most two
-    words enter at a time; of the three that `<done>` may bring about, one waits.
+    `<user>` follows `<done>`, as it does in plain text; what the user says while one speaks oneself is negative. Of the three
+    words that `<done>` may bring about, one waits.
 
     Args:
         own_text, user_text: tokens of the frame before [B], 0 where nothing was new.
         state: the words that wait, and whether one speaks.
         special: ids of the special tokens.
     Returns:
-        tokens [B, 2], 0 where there is none.
+        tokens [B, ENTERING], 0 where there is none; those that are there come first.
     """
     waiting, speaking = state.get("backbone.waiting"), state.get("backbone.speaking")
     if waiting is None or speaking is None:
@@ -86,9 +87,9 @@ def next_text(own_text: Tensor, user_text: Tensor, state: StreamState, special: 
     new = torch.stack([user_text * (1 - 2 * speaking), own_text, ended * special["<user>"]], 1)
     queue = torch.cat([waiting, new], 1)
     queue = queue.gather(1, (queue == 0).long().argsort(dim=1, stable=True))
-    state["backbone.waiting"] = queue[:, 2 : WAITING + 2].clone()
+    state["backbone.waiting"] = queue[:, ENTERING : ENTERING + WAITING].clone()
     state["backbone.speaking"] = (speaking | (own_text == special["<turn>"])) * (1 - ended)
-    return queue[:, :2]
+    return queue[:, :ENTERING]
 
 
 def speaks(state: StreamState, like: Tensor) -> Tensor:
@@ -97,10 +98,15 @@ def speaks(state: StreamState, like: Tensor) -> Tensor:
     return state.begin("backbone.speaking", lambda: torch.zeros_like(like)) > 0
 
 
-def words_due(state: StreamState) -> bool:
-    """Whether words enter the text lane before the next frame; on a GPU, which one would have to wait for, always True."""
+def words_due(state: StreamState, special: dict[str, int]) -> int:
+    """How many words enter the text lane before the next frame, in the row with the most; on a GPU, which one would have to wait
+    for, always ENTERING.
+    """
     news = [state[path] for path in ("own_text", "user_text", "backbone.waiting") if path in state]
-    return any(part.is_cuda or bool(part.any()) for part in news)
+    if any(part.is_cuda for part in news):
+        return ENTERING
+    due = [(part != 0).sum(1) for part in news] + [(state["own_text"] == special["<done>"]).sum(1)] if news else []
+    return min(int(sum(due).max()), ENTERING) if due else 0
 
 
 def text_lane(user_text: Tensor, own_text: Tensor, special: dict[str, int]) -> Tensor:
@@ -114,7 +120,7 @@ def text_lane(user_text: Tensor, own_text: Tensor, special: dict[str, int]) -> T
     return torch.stack([next_text(own, user, state, special) for own, user in zip(own_text.T, before.T, strict=True)], 1)
 
 
-MEMORIES = tuple(f"backbone.{name}" for name in ("prompt", "memory", "held", "counts", "text"))
+MEMORIES = tuple(f"backbone.{name}" for name in ("prompt", "memory", "held", "counts", "text", "next"))
 
 
 @contextmanager
@@ -247,23 +253,32 @@ class Backbone(nn.Module):
         """Nothing new, a word, <turn> or <done>: hidden states of frames and of their newest text [..., D] -> [..., 4]."""
         return self.gate(torch.cat([hidden, text.to(hidden.dtype)], -1)).float()
 
-    def frame_logits(self, hidden: Tensor, text: Tensor) -> Tensor:
-        """What is said in a frame: log probabilities [..., V]; id 0 is "nothing new". Arguments as of `gate_logits`."""
+    def frame_logits(self, hidden: Tensor, text: Tensor, following: Tensor | None = None) -> Tensor:
+        """What is said in a frame: log probabilities [..., V]; id 0 is "nothing new".
+
+        Args:
+            hidden, text: as of `gate_logits`.
+            following: `text_logits` of that text [..., V], if they are known.
+        """
         gate = self.gate_logits(hidden, text).log_softmax(-1)
-        words = self.text_logits(text.to(hidden.dtype))[..., 1:].float().log_softmax(-1)
+        following = self.text_logits(text.to(hidden.dtype)) if following is None else following
+        words = following[..., 1:].float().log_softmax(-1)
         logits = torch.cat([gate[..., :1], gate[..., WORD : WORD + 1] + words], dim=-1)
         for kind, name in ((TURN, "<turn>"), (DONE, "<done>")):
             token = self.special[name]
             logits[..., token] = torch.logaddexp(logits[..., token], gate[..., kind])
         return logits
 
-    def forward(self, x: Tensor, kind: Tensor | None = None, state: StreamState | None = None, prompt: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, kind: Tensor | None = None, state: StreamState | None = None, prompt: bool = False, words: bool = True
+    ) -> Tensor:
         """Positions `x` [B, T, D] -> hidden states [B, T, D].
 
         Args:
             kind: EMPTY, TEXT, SOUND or ASIDE of each position [B, T]; None: all are text.
             state: None for a whole sequence from its start; else the conversation's memory, changed in place.
             prompt: remember these positions for good (they come before all others).
+            words: False where none of them is text: then what the LLM would write next is as before, and is not asked for.
         """
         if kind is None and state is None:
             return self.language_model.model(inputs_embeds=x, use_cache=False).last_hidden_state
@@ -273,7 +288,10 @@ class Backbone(nn.Module):
             return self._offline(x, kind)
         self.open(x, state)
         pieces = zip(x.split(CHUNK, 1), kind.split(CHUNK, 1), strict=True)
-        return torch.cat([self._stream(piece, kinds, state, prompt) for piece, kinds in pieces], dim=1)
+        hidden = torch.cat([self._stream(piece, kinds, state, prompt) for piece, kinds in pieces], dim=1)
+        if words:
+            state["backbone.next"] = self.text_logits(state["backbone.text"])
+        return hidden
 
     def _offline(self, x: Tensor, kind: Tensor) -> Tensor:
         """A whole sequence by transformers' forward, without an end of memory."""
@@ -304,6 +322,7 @@ class Backbone(nn.Module):
         state["backbone.held"] = torch.zeros(B, slots, **count)  # which position, from 1; sound negative; 0: none
         state["backbone.counts"] = torch.zeros(B, 4, **count)  # text and sound in the prompt, words, frames
         state["backbone.text"] = like.new_zeros(B, text.hidden_size)  # hidden state of the newest text
+        state["backbone.next"] = like.new_zeros(B, text.vocab_size)  # what the LLM would write after it
 
     def _stream(self, x: Tensor, kind: Tensor, state: StreamState, prompt: bool) -> Tensor:
         """Positions [B, T, D] that follow those of `state`."""

@@ -126,9 +126,11 @@ def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def _multiply_int8(x: Tensor, weight: Tensor, scale: Tensor, sums: Tensor, bias: Tensor | None) -> Tensor:
+def _multiply_int8(x: Tensor, weight: Tensor, scale: Tensor, sums: Tensor, bias: Tensor | None, due: Tensor | None) -> Tensor:
     x, n = x.contiguous(), weight.shape[1]
     y = x.new_empty(*x.shape[:-1], len(weight))
+    if due is not None and not due.any():
+        return y.zero_()
     sizes = map(ctypes.c_int64, (x.numel() // n, len(weight), n, torch.get_num_threads()))
     _library().multiply_int8(*map(_pointer, (x, weight, scale, sums, bias, y)), *sizes)
     return y
@@ -169,7 +171,7 @@ def _generate(x: Tensor, plan: Tensor, memory: Tensor, inner: int, steps: int, w
 
 # Operators, so that a recorded frame can hold them. Each copy of this module, as the Hub's cache makes them, has its own.
 _OPERATORS = torch.library.Library(f"michiai_{uuid.uuid4().hex}", "DEF")
-_OPERATORS.define("multiply_int8(Tensor x, Tensor weight, Tensor scale, Tensor sums, Tensor? bias) -> Tensor")
+_OPERATORS.define("multiply_int8(Tensor x, Tensor weight, Tensor scale, Tensor sums, Tensor? bias, Tensor? due) -> Tensor")
 _OPERATORS.define(
     "follow_layers(Tensor x, Tensor plan, Tensor slot, Tensor seen, Tensor cos, Tensor sin, Tensor(a!) prompt, Tensor(b!) memory, "
     "bool write_prompt, int heads, int hidden, float eps) -> Tensor"
@@ -183,7 +185,9 @@ _OPERATORS.impl("generate", _generate, "CPU")
 _ops = getattr(torch.ops, _OPERATORS.ns)
 
 
-def multiply_int8(x: Tensor, weight: Tensor, scale: Tensor, sums: Tensor, bias: Tensor | None = None) -> Tensor:
+def multiply_int8(
+    x: Tensor, weight: Tensor, scale: Tensor, sums: Tensor, bias: Tensor | None = None, due: Tensor | None = None
+) -> Tensor:
     """Inputs times the rows of an int8 matrix: float32 [..., N], the bias added.
 
     Args:
@@ -191,8 +195,9 @@ def multiply_int8(x: Tensor, weight: Tensor, scale: Tensor, sums: Tensor, bias: 
         weight: int8 [N, n].
         scale, bias: of each row, float32 [N].
         sums: of each row's weights, int32 [N].
+        due: bool [...], for which inputs; zeros where it is for none. None: for all.
     """
-    return _ops.multiply_int8(x, weight, scale, sums, bias)
+    return _ops.multiply_int8(x, weight, scale, sums, bias, due)
 
 
 class _Planned:

@@ -176,7 +176,7 @@ def greedy_text(output: ListenOutput, table: Tensor | nn.Module, gain: Tensor | 
     """
     hidden = output.text_hidden
     if isinstance(table, nn.Module):
-        scores, mean, scale = table.product(hidden), table.mean, table.inverse_deviation
+        scores, mean, scale = table.product(hidden, output.emit_logits > 0), table.mean, table.inverse_deviation
     else:
         scores, (mean, scale) = hidden @ table.T.to(hidden.dtype), row_statistics(table)
     scores = (scores.float() - hidden.float().sum(-1, keepdim=True) * mean) * scale

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from .backbone_michiai import SOUND, TEXT, Backbone, each_way, kind_of, newest_text, next_text, speaks, text_lane, words_due
+from .backbone_michiai import ENTERING, SOUND, TEXT, Backbone, each_way, kind_of, newest_text, next_text, speaks, text_lane, words_due
 from .codec_michiai import AudioEncoder
 from .configuration_michiai import SOUNDS, MichiAIConfig
 from .listen_michiai import ListenHead, expect, expected_gain, foresee, foreseen_gain, greedy_text, remember_newest
@@ -181,7 +181,7 @@ class MichiAIModel(PreTrainedModel):
             allowed: [B, V] bool, tokens that may be said now; None: all.
             choose: function from logits [B, V] to tokens [B]; None: the most likely.
         """
-        out = (self.runner or self.frame)(audio, state, noise, flow_steps, words_due(state))
+        out = (self.runner or self.frame)(audio, state, noise, flow_steps, words_due(state, self.config.special_tokens))
         if allowed is not None:
             out.text_logits = out.text_logits.masked_fill(~allowed, float("-inf"))
         if allowed is not None or choose is not None:
@@ -208,13 +208,13 @@ class MichiAIModel(PreTrainedModel):
                     session.push(torch.zeros(self.config.sampling_rate // 2))
 
     def frame(
-        self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True, run: Callable = directly
+        self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING, run: Callable = directly
     ) -> StepOutput:
         """The arithmetic of `step`, with the most likely own text: on a GPU nothing in it waits for the
         device.
 
         Args:
-            words: whether words may enter the text lane; False where none is due saves their empty positions.
+            words: how many words may enter the text lane; fewer than ENTERING, where no more are due, save the empty positions.
             run: how each of its three stages is run: (stage, state, *arguments, tensors first) -> tensors.
         """
         for name in ("own_text", "user_text"):
@@ -236,17 +236,17 @@ class MichiAIModel(PreTrainedModel):
         remember_newest(state, user_text[:, -1])
         return heard.embeds, user_text, heard.turn_logits[:, -1].float().sigmoid()
 
-    def think(self, state: StreamState, embeds: Tensor, user_text: Tensor, words: bool) -> tuple[Tensor, Tensor]:
+    def think(self, state: StreamState, embeds: Tensor, user_text: Tensor, words: int) -> tuple[Tensor, Tensor]:
         """What was heard -> hidden states of the frame [B, 1, D], guided [2 B, 1, D], scores of own tokens [B, V]."""
         special, own_text = self.config.special_tokens, state["own_text"]
         x = self.backbone.embed_frames(embeds, user_text, state["latent"], own_text, state)
         kind = torch.full_like(user_text, SOUND)
         if words:
-            new = next_text(own_text[:, 0], state["user_text"][:, 0], state, special)
+            new = next_text(own_text[:, 0], state["user_text"][:, 0], state, special)[:, :words]
             x, kind = torch.cat([self.backbone.embed_text(new).to(x.dtype), x], 1), torch.cat([kind_of(new), kind], 1)
         with each_way(state) as (rows, n):
-            hidden = self.backbone(x.repeat_interleave(n, 0), kind.repeat_interleave(n, 0), rows)[:, -1:]
-            logits = self.backbone.frame_logits(hidden[::n, 0], rows["backbone.text"][::n])
+            hidden = self.backbone(x.repeat_interleave(n, 0), kind.repeat_interleave(n, 0), rows, words=words > 0)[:, -1:]
+            logits = self.backbone.frame_logits(hidden[::n, 0], rows["backbone.text"][::n], rows["backbone.next"][::n])
         sure = (user_text[:, 0] == 0) & ~speaks(state, user_text[:, 0])
         foresee(state, logits, sure, unsaid=[token for name, token in special.items() if name not in SOUNDS])
         return hidden, logits

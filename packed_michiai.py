@@ -70,10 +70,14 @@ class Int8Rows(nn.Module):
             torch.backends.quantized.engine = before
         self.weight = None
 
-    def product(self, x: Tensor) -> Tensor:
-        """`x` [..., K] -> float32 [..., N], the bias added."""
+    def product(self, x: Tensor, due: Tensor | None = None) -> Tensor:
+        """`x` [..., K] -> float32 [..., N], the bias added.
+
+        Args:
+            due: bool [...], for which inputs; where none is, our kernel reads no weight and gives zeros. None: for all.
+        """
         if self.sums is not None:
-            return multiply_int8(x.float(), self.weight, self.scale, self.sums, self.bias)
+            return multiply_int8(x.float(), self.weight, self.scale, self.sums, self.bias, due)
         if x.numel() == self.inputs:
             return torch.ops.quantized.linear_dynamic(x.float(), self._packed, not VNNI)
         # Several positions: each is brought to -1 .. 1 first, so that none changes how another is rounded.

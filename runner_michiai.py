@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.jit import _trace as trace
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from .backbone_michiai import ENTERING
 from .codec_michiai import LogMel
 from .streaming_michiai import StreamState, one_by_one, through
 
@@ -245,12 +246,12 @@ class TraceRunner:
     def __deepcopy__(self, memo: dict) -> "TraceRunner":
         return TraceRunner(copy.deepcopy(self.model, memo))  # a copy's weights are others: it records anew
 
-    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True) -> Any:
+    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING) -> Any:
         self.ready(audio, state, noise, flow_steps)
         return self.model.frame(audio, state, noise, flow_steps, words, run=self._replay)
 
     def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> None:
-        """Record the frame for such conversations, with words and without, if that is not done."""
+        """Record the frame for such conversations, with each number of words that may enter, if that is not done."""
         self.model.backbone.open(noise, state)
         shape = shape_of(audio, state, flow_steps)
         if shape in self.recorded:
@@ -259,7 +260,7 @@ class TraceRunner:
             if shape in self.recorded:  # by another thread, meanwhile
                 return
             scratch = state.fork()
-            for words in (True, False):
+            for words in range(ENTERING + 1):
                 self.model.frame(audio, scratch, noise, flow_steps, words, run=self._record)
             self.recorded.add(shape)
             give_back()
@@ -381,7 +382,7 @@ class GraphRunner:
     def __init__(self, model: Any) -> None:
         self.model, self.lent = model, {}
 
-    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: bool = True) -> Any:
+    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING) -> Any:
         key = self.ready(audio, state, noise, flow_steps)
         return self.lent[key].step({"audio": audio, "noise": noise}, state)
 

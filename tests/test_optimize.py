@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from michiai import kernels_michiai, modeling_michiai, optimize_michiai, runner_michiai
-from michiai.backbone_michiai import words_due
+from michiai.backbone_michiai import ENTERING, words_due
 from michiai.modeling_michiai import MichiAIModel
 from michiai.packed_michiai import Int8Linear, MatrixConv, MatrixConvTranspose
 from michiai.runner_michiai import GraphRunner, use_graph
@@ -161,11 +161,11 @@ def test_a_recorded_frame_equals_a_computed_one(fast: MichiAIModel, guidance: fl
 
 
 def test_a_frame_without_words_computes_nothing_else(plain: MichiAIModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    due: list[bool] = []
-    monkeypatch.setattr(modeling_michiai, "words_due", lambda state: due.append(words_due(state)) or due[-1])
+    due: list[int] = []
+    monkeypatch.setattr(modeling_michiai, "words_due", lambda *given: due.append(words_due(*given)) or due[-1])
     skipping = run(plain)
-    assert 0 < sum(due) < FRAMES, "the test needs frames of both kinds"
-    monkeypatch.setattr(modeling_michiai, "words_due", lambda state: True)
+    assert set(due) == {0, 1, 2}, "the test needs frames of all kinds"
+    monkeypatch.setattr(modeling_michiai, "words_due", lambda *given: ENTERING)
     torch.testing.assert_close(run(plain), skipping, atol=2e-5, rtol=0)
 
 
@@ -190,12 +190,12 @@ def test_recorded_frames_keep_the_contract_of_memory(form: str, fast: MichiAIMod
         fast.prompt(other, torch.arange(10, 10 + count)[None], fast.default_voice[None])
         run(fast, other, frames=1)
     near = count_records(fast)
-    assert near["think"] <= before["think"] + 2, "one record with words and one without"
+    assert near["think"] <= before["think"] + ENTERING + 1, "one record for each number of words"
     assert bool(fast.runner.loops.made) == (form == "operations"), "layers are in loops where no kernel goes through them"
     other = StreamState()
     fast.prompt(other, torch.arange(10, 300)[None], fast.default_voice[None])
     run(fast, other, frames=1)
-    assert count_records(fast) == near | {"think": near["think"] + 2}, "hearing and sound know nothing of a longer prompt"
+    assert count_records(fast) == near | {"think": near["think"] + ENTERING + 1}, "hearing and sound know nothing of a longer prompt"
 
 
 def test_after_the_warm_up_no_conversation_waits_for_a_record(plain: MichiAIModel, tokenizer) -> None:
