@@ -26,7 +26,7 @@ from space.settings import Settings  # noqa: E402
 
 def make_app(settings: Settings) -> FastAPI:
     """The whole site."""
-    engine = Engine(settings.model_id)
+    engine = Engine(settings.model_id, settings.max_conversations)
     app = FastAPI(title="MichiAI", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(OwnOriginOnly)
     Live(engine, settings).mount(app)

@@ -98,15 +98,17 @@ def speaks(state: StreamState, like: Tensor) -> Tensor:
     return state.begin("backbone.speaking", lambda: torch.zeros_like(like)) > 0
 
 
-def words_due(state: StreamState, special: dict[str, int]) -> int:
-    """How many words enter the text lane before the next frame, in the row with the most; on a GPU, which one would have to wait
-    for, always ENTERING.
+def words_due(state: StreamState, special: dict[str, int], due: Tensor | None = None) -> int:
+    """How many words enter the text lane before the next frame, in the row with the most, of those that are `due` (bool [B]; None: all);
+    on a GPU, which one would have to wait for, always ENTERING.
     """
     news = [state[path] for path in ("own_text", "user_text", "backbone.waiting") if path in state]
     if any(part.is_cuda for part in news):
         return ENTERING
-    due = [(part != 0).sum(1) for part in news] + [(state["own_text"] == special["<done>"]).sum(1)] if news else []
-    return min(int(sum(due).max()), ENTERING) if due else 0
+    if not news:
+        return 0
+    words = sum((part != 0).sum(1) for part in news) + (state["own_text"] == special["<done>"]).sum(1)
+    return min(int((words if due is None else words * due).max()), ENTERING)
 
 
 def text_lane(user_text: Tensor, own_text: Tensor, special: dict[str, int]) -> Tensor:
@@ -307,12 +309,15 @@ class Backbone(nn.Module):
 
     # ---------------------------------------------------------------- memory
 
-    def open(self, like: Tensor, state: StreamState) -> None:
-        """The memory of a new conversation, of the batch, type and device of `like`. Its slots: the prompt's (none yet),
-        words, frames, and one for what is empty.
+    def open(self, like: Tensor, state: StreamState, prompt: int = 0) -> None:
+        """The memory of a new conversation, of the batch, type and device of `like`, if there is none. Its slots: the prompt's, at least
+        so many as `prompt`, words, frames, and one for what is empty.
         """
-        if "backbone.memory" in state:
-            return
+        if "backbone.memory" not in state:
+            self._begin(like, state)
+        self._room(state, prompt)
+
+    def _begin(self, like: Tensor, state: StreamState) -> None:
         B, text = len(like), self.language_model.config
         slots, like_memory = self.text_window + self.window + 1, like.to(self.memory_dtype or like.dtype)
         for name, n in (("backbone.prompt", 0), ("backbone.memory", slots)):

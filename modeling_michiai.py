@@ -18,7 +18,21 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedModel
 
-from .backbone_michiai import ENTERING, SOUND, TEXT, Backbone, each_way, kind_of, newest_text, next_text, speaks, text_lane, words_due
+from .backbone_michiai import (
+    EMPTY,
+    ENTERING,
+    SOUND,
+    TEXT,
+    Backbone,
+    each_way,
+    kind_of,
+    newest_text,
+    next_text,
+    speaks,
+    text_lane,
+    words_due,
+)
+from .batch_michiai import Batch
 from .codec_michiai import AudioEncoder
 from .configuration_michiai import SOUNDS, MichiAIConfig
 from .listen_michiai import ListenHead, expect, expected_gain, foresee, foreseen_gain, greedy_text, remember_newest
@@ -43,6 +57,11 @@ class StepOutput:
     turn_probability: Tensor  # [B] that the user has finished
     text_logits: Tensor  # [B, V] log probabilities of own_text
     latent: Tensor  # [B, L]
+
+
+def _where(due: Tensor | None, new: Tensor, old: Tensor) -> Tensor:
+    """`new` [B, ...] in rows that are due, else `old`."""
+    return new if due is None or new is old else torch.where(due.view(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 def directly(stage: Callable, state: StreamState, *arguments: Any) -> tuple[Tensor, ...]:
@@ -170,6 +189,7 @@ class MichiAIModel(PreTrainedModel):
         flow_steps: int = 1,
         allowed: Tensor | None = None,
         choose: Any = None,
+        due: Tensor | None = None,
     ) -> StepOutput:
         """One frame for every row.
 
@@ -180,13 +200,15 @@ class MichiAIModel(PreTrainedModel):
             flow_steps: evaluations of the velocity network.
             allowed: [B, V] bool, tokens that may be said now; None: all.
             choose: function from logits [B, V] to tokens [B]; None: the most likely.
+            due: bool [B], rows that have a frame now; the others stay as they were, and their output means nothing. None: all.
         """
-        out = (self.runner or self.frame)(audio, state, noise, flow_steps, words_due(state, self.config.special_tokens))
+        words = words_due(state, self.config.special_tokens, due)
+        out = (self.runner or self.frame)(audio, state, noise, flow_steps, words, due)
         if allowed is not None:
             out.text_logits = out.text_logits.masked_fill(~allowed, float("-inf"))
         if allowed is not None or choose is not None:
             out.own_text = out.text_logits.argmax(-1) if choose is None else choose(out.text_logits)
-            state["own_text"] = out.own_text[:, None]
+            state["own_text"] = _where(due, out.own_text[:, None], state["own_text"])
         return out
 
     @torch.inference_mode()
@@ -208,24 +230,36 @@ class MichiAIModel(PreTrainedModel):
                     session.push(torch.zeros(self.config.sampling_rate // 2))
 
     def frame(
-        self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING, run: Callable = directly
+        self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING, due: Tensor | None = None,
+        run: Callable = directly,
     ) -> StepOutput:
         """The arithmetic of `step`, with the most likely own text: on a GPU nothing in it waits for the
         device.
 
         Args:
             words: how many words may enter the text lane; fewer than ENTERING, where no more are due, save the empty positions.
+            due: as of `step`.
             run: how each of its three stages is run: (stage, state, *arguments, tensors first) -> tensors.
         """
         for name in ("own_text", "user_text"):
             state.begin(name, lambda: torch.zeros(len(audio), 1, dtype=torch.long, device=audio.device))
         state.begin("latent", lambda: torch.zeros_like(noise)[:, None])
+        kept = {} if due is None else self._kept(state)
         embeds, user_text, turn = run(self.hear, state, audio)
-        hidden, logits = run(self.think, state, embeds, user_text, words)
+        hidden, logits = run(self.think, state, embeds, user_text, due, words)
         sound, latent = run(self.utter, state, hidden, noise, flow_steps)
         own_text = logits.argmax(-1)
         state["own_text"], state["user_text"], state["latent"] = own_text[:, None], user_text, latent
+        state.update({path: _where(due, state[path], memory) for path, memory in kept.items()})
         return StepOutput(sound, own_text, user_text[:, -1], turn, logits, latent[:, 0])
+
+    def _kept(self, state: StreamState) -> dict[str, Tensor]:
+        """What rows that are not due are to have again after a frame. Their keys and values need not be kept: the LLM writes none of
+        theirs, and the listen head writes where it will write in their next frame.
+        """
+        large = {"backbone.prompt", "backbone.memory", "backbone.held", f"{self.listen.transformer.path}.memory"}
+        written = f"{self.vocoder.path}.memory"  # in place
+        return {path: memory.clone() if path == written else memory for path, memory in state.items() if path not in large}
 
     def hear(self, state: StreamState, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Audio of a frame -> embeddings [B, 1, D_listen], the user's token [B, 1], P(the user has finished) [B]."""
@@ -236,7 +270,7 @@ class MichiAIModel(PreTrainedModel):
         remember_newest(state, user_text[:, -1])
         return heard.embeds, user_text, heard.turn_logits[:, -1].float().sigmoid()
 
-    def think(self, state: StreamState, embeds: Tensor, user_text: Tensor, words: int) -> tuple[Tensor, Tensor]:
+    def think(self, state: StreamState, embeds: Tensor, user_text: Tensor, due: Tensor | None, words: int) -> tuple[Tensor, Tensor]:
         """What was heard -> hidden states of the frame [B, 1, D], guided [2 B, 1, D], scores of own tokens [B, V]."""
         special, own_text = self.config.special_tokens, state["own_text"]
         x = self.backbone.embed_frames(embeds, user_text, state["latent"], own_text, state)
@@ -244,6 +278,8 @@ class MichiAIModel(PreTrainedModel):
         if words:
             new = next_text(own_text[:, 0], state["user_text"][:, 0], state, special)[:, :words]
             x, kind = torch.cat([self.backbone.embed_text(new).to(x.dtype), x], 1), torch.cat([kind_of(new), kind], 1)
+        if due is not None:
+            kind = torch.where(due[:, None], kind, EMPTY)
         with each_way(state) as (rows, n):
             hidden = self.backbone(x.repeat_interleave(n, 0), kind.repeat_interleave(n, 0), rows, words=words > 0)[:, -1:]
             logits = self.backbone.frame_logits(hidden[::n, 0], rows["backbone.text"][::n], rows["backbone.next"][::n])
@@ -299,6 +335,10 @@ class MichiAIModel(PreTrainedModel):
         return DuplexSession(
             self, voice=voice, instructions=instructions, context=context, options=options, seed=seed
         )
+
+    def batch(self, rows: int) -> Batch:
+        """Room for some sessions that go through the model together (see `batch_michiai.py`)."""
+        return Batch(self, rows)
 
     def converse(
         self,

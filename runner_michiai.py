@@ -37,10 +37,10 @@ WARM_UP = 3
 FEW = 8  # layers that are recorded one by one: a loop saves memory, but costs 0.05 to 0.1 ms a layer
 
 
-def shape_of(audio: Tensor, state: StreamState, flow_steps: int) -> tuple[int, ...]:
-    """What records are made for: batch, whether the voice is guided, slots of the prompt, flow steps."""
+def shape_of(audio: Tensor, state: StreamState, flow_steps: int, due: Tensor | None) -> tuple[int, ...]:
+    """What records are made for: batch, whether the voice is guided, slots of the prompt, flow steps, whether rows may not be due."""
     prompt = state["backbone.prompt"]
-    return len(audio), prompt.ndim, prompt.shape[-2], flow_steps
+    return len(audio), prompt.ndim, prompt.shape[-2], flow_steps, due is not None
 
 
 class _AnyLayer(nn.Module):
@@ -246,14 +246,16 @@ class TraceRunner:
     def __deepcopy__(self, memo: dict) -> "TraceRunner":
         return TraceRunner(copy.deepcopy(self.model, memo))  # a copy's weights are others: it records anew
 
-    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING) -> Any:
-        self.ready(audio, state, noise, flow_steps)
-        return self.model.frame(audio, state, noise, flow_steps, words, run=self._replay)
+    def __call__(
+        self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING, due: Tensor | None = None
+    ) -> Any:
+        self.ready(audio, state, noise, flow_steps, due)
+        return self.model.frame(audio, state, noise, flow_steps, words, due, run=self._replay)
 
-    def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> None:
+    def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, due: Tensor | None = None) -> None:
         """Record the frame for such conversations, with each number of words that may enter, if that is not done."""
         self.model.backbone.open(noise, state)
-        shape = shape_of(audio, state, flow_steps)
+        shape = shape_of(audio, state, flow_steps, due)
         if shape in self.recorded:
             return
         with self.recording:
@@ -261,7 +263,7 @@ class TraceRunner:
                 return
             scratch = state.fork()
             for words in range(ENTERING + 1):
-                self.model.frame(audio, scratch, noise, flow_steps, words, run=self._record)
+                self.model.frame(audio, scratch, noise, flow_steps, words, due, run=self._record)
             self.recorded.add(shape)
             give_back()
 
@@ -306,6 +308,11 @@ def _zeros(like: Tensor) -> Tensor:
     return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).zero_()
 
 
+def _inputs(audio: Tensor, noise: Tensor, due: Tensor | None) -> dict[str, Tensor]:
+    """What a graph reads anew for each frame."""
+    return {"audio": audio, "noise": noise} | ({} if due is None else {"due": due})
+
+
 class _Lent:
     """Fixed inputs, memories and outputs for one shape of conversation."""
 
@@ -325,7 +332,7 @@ class _Lent:
             self._capture()
 
     def _run(self, state: StreamState) -> Any:
-        return self.model.frame(self.inputs["audio"], state, self.inputs["noise"], self.flow_steps)
+        return self.model.frame(self.inputs["audio"], state, self.inputs["noise"], self.flow_steps, due=self.inputs.get("due"))
 
     def _frame(self) -> None:
         """One frame whose new memories are written where the old ones stand."""
@@ -382,16 +389,18 @@ class GraphRunner:
     def __init__(self, model: Any) -> None:
         self.model, self.lent = model, {}
 
-    def __call__(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING) -> Any:
-        key = self.ready(audio, state, noise, flow_steps)
-        return self.lent[key].step({"audio": audio, "noise": noise}, state)
+    def __call__(
+        self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING, due: Tensor | None = None
+    ) -> Any:
+        key = self.ready(audio, state, noise, flow_steps, due)
+        return self.lent[key].step(_inputs(audio, noise, due), state)
 
-    def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1) -> tuple[int, ...]:
+    def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, due: Tensor | None = None) -> tuple[int, ...]:
         """Record the frame for such conversations, if that is not done; -> its key."""
         self.model.backbone.open(noise, state)
-        key = shape_of(audio, state, flow_steps)
+        key = shape_of(audio, state, flow_steps, due)
         if key not in self.lent:
-            self.lent[key] = _Lent(self.model, {"audio": audio, "noise": noise}, state, flow_steps)
+            self.lent[key] = _Lent(self.model, _inputs(audio, noise, due), state, flow_steps)
         return key
 
 

@@ -7,6 +7,7 @@
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -123,6 +124,7 @@ class DuplexSession:
         guidance = self.options.voice_guidance
         guidance = self.config.speak_config.guidance if guidance is None else guidance
         self._guidance = guidance if voice is not None else 0.0  # the checkpoint's own voice needs none
+        self.batch: Any = None  # where its memory lies while it is in a `Batch`
         self.special = self.config.special_tokens
         told = {name: self.normal(text) for name, text in (("instructions", instructions), ("context", context)) if text}
         self._prompt = self._tokens(" ".join([*(f"<{name}> {text}" for name, text in told.items()), "<user>"]))
@@ -139,23 +141,26 @@ class DuplexSession:
     def reset(self) -> None:
         """Back to the start: prompt and voice kept, the conversation forgotten."""
         self._check_open()
-        device = self.model.default_voice.device
-        self._state = StreamState()
+        device, state = self.model.default_voice.device, StreamState()
         self._generator = torch.Generator().manual_seed(self.seed)
         self._pending, self._resampler, self._rate = torch.zeros(0), None, 0
         self._queue: list[int] | None = None  # tokens that `read` wants said
         self.index, self.speaking, self._since, self._stopping = 0, False, 0, False
         self._unsaid, self._owing = 1.0, False  # probability that nothing new is said yet; whether the user waits for an answer
-        self.model.prompt(self._state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype), self._guidance)
-        self.model.expect(self._state, self._expected)
-        self.model.ready(self._state, self.options.flow_steps)
+        self.model.prompt(state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype), self._guidance)
+        self.model.expect(state, self._expected)
+        if self.batch is None:
+            self.model.ready(state, self.options.flow_steps)
+            self._state = state
+        else:
+            self.batch.put(self, state)
 
     def fork(self) -> "DuplexSession":
-        """A second conversation with the same past."""
+        """A second conversation with the same past, of its own memory."""
         self._check_open()
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        twin._state = self._state.fork()
+        twin.__dict__.update(self.__dict__, batch=None)
+        twin._state = self._state.fork() if self.batch is None else self.batch.get(self)
         twin._generator = torch.Generator()
         twin._generator.set_state(self._generator.get_state())
         if self._resampler is not None:
@@ -163,7 +168,9 @@ class DuplexSession:
         return twin
 
     def close(self) -> None:
-        """Forget everything and free the memory."""
+        """Forget everything, free the memory, and leave the batch."""
+        if self.batch is not None:
+            self.batch.remove(self)
         self._state, self.closed = StreamState(), True
 
     def __enter__(self) -> "DuplexSession":
@@ -171,6 +178,29 @@ class DuplexSession:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @property
+    def guided(self) -> bool:
+        """Whether the backbone goes through it twice, with the voice and without."""
+        return self._guidance > 0
+
+    def take_state(self) -> StreamState:
+        """Its memory, which it gives away."""
+        state, self._state = self._state, StreamState()
+        return state
+
+    def give_state(self, state: StreamState) -> None:
+        """Let it have this memory for its own."""
+        self._state = state
+
+    @contextmanager
+    def _memory(self) -> Iterator[StreamState]:
+        """Its memory, wherever that lies."""
+        if self.batch is None:
+            yield self._state
+            return
+        with self.batch.out(self) as state:
+            yield state
 
     def _check_open(self) -> None:
         if getattr(self, "closed", False):
@@ -199,8 +229,9 @@ class DuplexSession:
         if tokens.shape[1] > self.config.text_window // 2:
             raise ValueError(f"the injected text takes {tokens.shape[1]} positions; expected at most {self.config.text_window // 2}, "
                              "half of the text window: inject it in parts, or shorten it")
-        self.model.inject(self._state, tokens.to(self.model.default_voice.device))
-        self.model.expect(self._state, text)
+        with self._memory() as state:
+            self.model.inject(state, tokens.to(self.model.default_voice.device))
+            self.model.expect(state, text)
 
     def stop(self) -> None:
         """Fall silent with the next frame, in the midst of a word if need be; nothing happens while the model is silent."""
@@ -216,6 +247,16 @@ class DuplexSession:
             pcm: float or int16, mono [N] or stereo [N, 2].
             sampling_rate: of `pcm`; None: the model's.
         """
+        if self.batch is not None:
+            return self.batch.push([(self, pcm, sampling_rate)])[0]
+        self.hear(pcm, sampling_rate)
+        frames = []
+        while self.frame_is_due:
+            frames.append(self._step())
+        return frames
+
+    def hear(self, pcm: Any, sampling_rate: int | None = None) -> None:
+        """Take user audio in, as `push` does, and answer nothing yet."""
         self._check_open()
         rate = self.config.sampling_rate if sampling_rate is None else check_rate(sampling_rate)
         chunk = to_mono(pcm)  # raises before anything is remembered
@@ -224,11 +265,11 @@ class DuplexSession:
             self._resampler, self._rate = StreamingResampler(rate, self.config.sampling_rate), rate
             self._pending = torch.cat([self._pending, rest])
         self._pending = torch.cat([self._pending, self._resampler.push(chunk)])
-        frames, size = [], self.config.frame_size
-        while len(self._pending) >= size:
-            frame, self._pending = self._pending[:size], self._pending[size:]
-            frames.append(self._step(frame))
-        return frames
+
+    @property
+    def frame_is_due(self) -> bool:
+        """Whether the audio of a whole frame is there."""
+        return len(self._pending) >= self.config.frame_size
 
     def converse(self, audio: Any, *, progress: bool = False) -> Reply:
         """Push a recording (path or (array, rate)), then silence until the answer is finished."""
@@ -262,7 +303,8 @@ class DuplexSession:
         if not parts:
             raise ValueError(f"text is {text!r}, which has nothing to say; expected at least one word")
         for part in parts:
-            self.model.inject(self._state, self._tokens(f"{ASK_TO_READ} {part}").to(self.model.default_voice.device))
+            with self._memory() as state:
+                self.model.inject(state, self._tokens(f"{ASK_TO_READ} {part}").to(self.model.default_voice.device))
             yield from self._say([self.special["<turn>"], *self._tokens(part)[0].tolist(), self.special["<done>"]])
 
     def _parts(self, text: str) -> Iterator[str]:
@@ -291,18 +333,26 @@ class DuplexSession:
 
     # ---------------------------------------------------------------- one frame
 
-    def _step(self, audio: Tensor) -> Frame:
-        began = time.perf_counter()
-        temperature = self.options.noise_temperature
-        temperature = self.config.speak_config.temperature if temperature is None else temperature
-        noise = torch.randn(1, self.config.latent_dim, generator=self._generator) * temperature**0.5
-        like = self.model.default_voice
+    def _step(self) -> Frame:
+        began, like = time.perf_counter(), self.model.default_voice
+        audio, noise = (part[None].to(like.device) for part in self.next_inputs())
         steps = self.options.flow_steps
-        out = self.model.step(audio[None].to(like.device), self._state, noise.to(like), flow_steps=steps, choose=self._choose)
-        token = int(out.own_text)
-        sound = out.audio[0].float().cpu()
+        out = self.model.step(audio, self._state, noise.to(like), flow_steps=steps, choose=self.choose)
+        return self.follow(out, 0, began)
+
+    def next_inputs(self) -> tuple[Tensor, Tensor]:
+        """Audio [samples per frame] and noise [L] of the next frame, which must be due."""
+        size, temperature = self.config.frame_size, self.options.noise_temperature
+        temperature = self.config.speak_config.temperature if temperature is None else temperature
+        audio, self._pending = self._pending[:size], self._pending[size:]
+        return audio, torch.randn(self.config.latent_dim, generator=self._generator) * temperature**0.5
+
+    def follow(self, out: Any, row: int, began: float) -> Frame:
+        """What row `row` of a StepOutput means for this conversation; `began`: when its frame was complete."""
+        token, user_token = int(out.own_text[row]), int(out.user_text[row])
+        sound = out.audio[row].float().cpu()
         spent = time.perf_counter() - began
-        heard = bool(out.user_text) and not self.speaking
+        heard = user_token > 0 and not self.speaking
         self._owing = (self._owing or heard) and token != self.special["<turn>"]
         if token or heard or not (self.speaking or self._owing):
             self._unsaid = 1.0
@@ -311,12 +361,11 @@ class DuplexSession:
         elif token == self.special["<done>"]:
             self.speaking = self._stopping = False
         text = self._word(token)
-        frame = Frame(self.index, sound, text, self._word(int(out.user_text)), self.speaking,
-                      float(out.turn_probability), spent)
+        frame = Frame(self.index, sound, text, self._word(user_token), self.speaking, float(out.turn_probability[row]), spent)
         self.index += 1
         return frame
 
-    def _choose(self, logits: Tensor) -> Tensor:
+    def choose(self, logits: Tensor) -> Tensor:
         """Own token from logits [1, V]: turns open before words and close after them."""
         if self._queue is not None:
             return self._next_given(logits)

@@ -20,15 +20,15 @@ STATISTICS = 125  # frames, 10 s
 
 
 class Conversation:
-    """Owns a session. All methods are called in the event loop; the session is touched in the worker alone.
+    """Owns a session. All methods are called in the event loop.
 
     Args:
         engine: the model.
-        session: fresh.
+        session: the number of a fresh one.
         send: called with every message for the page.
     """
 
-    def __init__(self, engine: Engine, session: Any, send: Any) -> None:
+    def __init__(self, engine: Engine, session: int, send: Any) -> None:
         self.engine, self.session, self.send = engine, session, send
         self.playout = Playout(engine.rate)
         self.over = asyncio.Event()
@@ -59,7 +59,7 @@ class Conversation:
 
     async def run(self) -> str:
         """Feed the model, a frame at a time, until no sound arrives any more; returns why it ended."""
-        loop, first = asyncio.get_running_loop(), True
+        first = True
         while True:
             while self._waiting == 0 or self._waiting < self._rate * self.engine.frame_seconds:
                 self._arrived.clear()
@@ -72,7 +72,7 @@ class Conversation:
             self._levels.append(level)
             if first:
                 pcm, first = np.concatenate([np.zeros(round(rate * LEAD_IN), np.int16), pcm]), False
-            for frame in await loop.run_in_executor(self.engine.worker, self.session.push, pcm, rate):
+            for frame in await self.engine.worker.push(self.session, pcm, rate):
                 self._take(frame, level)
 
     def _next_frame(self) -> np.ndarray:
@@ -88,7 +88,7 @@ class Conversation:
         return np.concatenate(parts)
 
     def _take(self, frame: Any, level: float) -> None:
-        self.playout.push(frame.audio.numpy())
+        self.playout.push(frame.audio)
         interrupted = self._speaking and not frame.speaking and max(self._levels) > USER_SPEAKS
         if interrupted:  # what it had not said yet stays unsaid
             self.playout.clear()
@@ -119,7 +119,7 @@ class Conversation:
 
     async def inject(self, text: str) -> None:
         """Context that becomes known now."""
-        await asyncio.get_running_loop().run_in_executor(self.engine.worker, self.session.inject, text)
+        await self.engine.worker.inject(self.session, text)
 
     # ---------------------------------------------------------------- out
 
@@ -137,5 +137,5 @@ class Conversation:
 
     async def close(self) -> None:
         """Forget the conversation."""
-        await asyncio.get_running_loop().run_in_executor(self.engine.worker, self.session.close)
+        await self.engine.worker.close(self.session)
         self.playout.clear()

@@ -4,30 +4,34 @@ import base64
 import binascii
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
+from .worker import Worker, load
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 LARGEST_VOICE = 200_000  # bytes; a voice of 30 s takes 50,000
 
 
 class Engine:
-    """A model and the one thread in which all live conversations run.
+    """The model twice: here for what visitors upload, and in a process of its own for live conversations.
 
     Args:
         model_id: a folder, or a repository on the Hub.
+        conversations: how many may be live at once.
     """
 
-    def __init__(self, model_id: str) -> None:
-        from transformers import AutoModel
+    def __init__(self, model_id: str, conversations: int) -> None:
+        self.worker = Worker(model_id, conversations)  # loads meanwhile
+        try:
+            self._load(model_id)
+            self.worker.ready.result()
+        except BaseException:
+            self.worker.stop()
+            raise
 
-        torch.set_num_threads(1)  # models this small are fastest on one thread
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        # the fast form takes a fifth of a step's time; its answers are alike within a point
-        self.model: Any = AutoModel.from_pretrained(model_id, trust_remote_code=True).to(device).eval().optimize()
+    def _load(self, model_id: str) -> None:
+        self.model: Any = load(model_id)
         remote = sys.modules[
             type(self.model).__module__
         ]  # remote code: its classes are found through the model
@@ -38,8 +42,6 @@ class Engine:
             path.stem.removeprefix("voice_"): self.model.voice(str(path))
             for path in sorted(EXAMPLES.glob("voice_*.wav"))
         }
-        self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self.model.warm_up()
 
     def voice(self, path: str | Path | None) -> Any:
         """A Voice from its file; None without one."""

@@ -130,7 +130,7 @@ class Live:
 
     async def _converse(self, start: dict, send: Any, holder: list[Conversation]) -> str:
         key, loop = secrets.token_urlsafe(16), asyncio.get_running_loop()
-        session = await loop.run_in_executor(self.engine.worker, self._session, start)
+        session = await self._session(start)
         conversation = Conversation(self.engine, session, send)
         self.conversations[key] = conversation
         holder.append(conversation)
@@ -160,10 +160,11 @@ class Live:
             del self.conversations[key]
             await asyncio.shield(asyncio.gather(self._hang_up(key), conversation.close()))
 
-    def _session(self, start: dict) -> Any:
+    async def _session(self, start: dict) -> int:
         texts = {name: _text(start.get(name), name) for name in ("instructions", "context")}
         voice = self.engine.voice_of_page(start.get("voice"))
-        return self.engine.model.session(voice=voice, seed=secrets.randbits(31), **texts)
+        latents = None if voice is None else voice.latents.numpy()
+        return await self.engine.worker.open(latents, seed=secrets.randbits(31), **texts)
 
     async def _inject(self, conversation: Conversation, text: Any, send: Any) -> None:
         try:

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import tempfile
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,41 +25,32 @@ MEASURE = (Path(__file__).parent / "measure_sound.js").read_text(encoding="utf-8
 
 
 class Echo:
-    """A session that computes as ever, and gives back what came in."""
+    """Gives back what came in, in place of what the model made of it."""
 
-    def __init__(self, session: object) -> None:
-        self.session, self.kept = session, np.zeros(0, np.float32)
+    def __init__(self) -> None:
+        self.kept = np.zeros(0, np.float32)
 
-    def push(self, pcm: np.ndarray, rate: int) -> list:
-        import torch
-
-        frames = self.session.push(pcm, rate)
-        step = rate // self.session.config.sampling_rate
+    def __call__(self, frames: list, pcm: np.ndarray, step: int) -> list:
         self.kept = np.concatenate(
             [self.kept, pcm[: len(pcm) // step * step].reshape(-1, step).mean(1).astype(np.float32) / 32768]
         )
         out = []
         for frame in frames:
             size = len(frame.audio)
-            out.append(replace(frame, audio=torch.from_numpy(self.kept[:size].copy())))
+            out.append(replace(frame, audio=self.kept[:size].copy()))
             self.kept = self.kept[size:]
         return out
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.session, name)
-
 
 def serve() -> None:
-    from space.engine import Engine
+    from space.worker import Worker
 
-    make = Engine.__init__
+    compute, echoes = Worker.push, defaultdict(Echo)
 
-    def echo(self: Engine, model_id: str) -> None:
-        make(self, model_id)
-        session = self.model.session
-        self.model.session = lambda **options: Echo(session(**options))
+    async def push(self: Worker, session: int, pcm: np.ndarray, rate: int) -> list:
+        return echoes[session](await compute(self, session, pcm, rate), pcm, rate // 16_000)
 
-    Engine.__init__ = echo
+    Worker.push = push
     import app
 
     app.main()

@@ -1,6 +1,7 @@
 """The Space's parts by themselves: no server, no browser."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -116,14 +117,16 @@ def test_a_place_that_comes_as_its_visitor_leaves_is_not_lost() -> None:
 
 
 @pytest.fixture(scope="module")
-def engine(folder) -> Engine:
-    return Engine(str(folder))
+def engine(folder) -> Iterator[Engine]:
+    made = Engine(str(folder), 2)
+    yield made
+    made.worker.stop()
 
 
 def test_a_conversation_gives_a_frame_for_each_80_ms_and_sound_by_the_clock(engine) -> None:
     async def story() -> None:
         messages: list[dict] = []
-        conversation = Conversation(engine, engine.model.session(), messages.append)
+        conversation = Conversation(engine, await engine.worker.open(), messages.append)
         work = asyncio.create_task(conversation.run())
         pcm = (speech(1.0, 48_000) * 32767).astype(np.int16)
         for count in range(1, 13):
@@ -144,14 +147,14 @@ def test_a_conversation_gives_a_frame_for_each_80_ms_and_sound_by_the_clock(engi
         work.cancel()
         await conversation.close()
         with pytest.raises(ValueError, match="closed"):
-            conversation.session.push(pcm)
+            await engine.worker.push(conversation.session, pcm, 48_000)
 
     asyncio.run(story())
 
 
 def test_a_slow_machine_skips_and_never_queues(engine, monkeypatch) -> None:
     async def story() -> None:
-        conversation = Conversation(engine, engine.model.session(), lambda message: None)
+        conversation = Conversation(engine, await engine.worker.open(), lambda message: None)
         for _ in range(500):  # 10 s arrive while the model does nothing
             conversation.hear(48_000, np.zeros(960, np.int16))
         assert conversation._waiting <= 24_000 and conversation.skipped >= 470
@@ -165,9 +168,9 @@ def test_sound_in_store_is_dropped_when_the_user_interrupts(engine) -> None:
 
     async def story() -> None:
         messages: list[dict] = []
-        conversation = Conversation(engine, engine.model.session(), messages.append)
+        conversation = Conversation(engine, await engine.worker.open(), messages.append)
         conversation._rate = 48_000
-        frame = engine.model.session().push(np.zeros(1280, np.float32))[0]
+        (frame,) = await engine.worker.push(conversation.session, np.zeros(1280, np.float32), 16_000)
         loud = frame.audio * 0 + 0.5
         conversation._levels.append(0.0)
         conversation._take(replace(frame, audio=loud, speaking=True), 0.0)

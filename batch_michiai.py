@@ -1,0 +1,119 @@
+"""Several conversations through a model together: each weight is read once for all of them.
+
+    batch = model.batch(8)
+    batch.add(session), batch.add(other)
+    for frames in batch.push([(session, pcm, 48_000), (other, pcm, 48_000)]): ...
+
+Each session has a row of one StreamState. A step goes through all rows; those whose frame is not complete yet are not due, and
+stay as they were, so every conversation keeps its own clock.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .session_michiai import DuplexSession, Frame
+from .streaming_michiai import StreamState
+
+
+class Batch:
+    """Room for some sessions of a model, which they may enter and leave at any time. Called from one thread.
+
+    Args:
+        model: a MichiAIModel; when optimised, it records frames for so many rows.
+        rows: how many sessions at most.
+    """
+
+    def __init__(self, model: Any, rows: int) -> None:
+        if rows < 1:
+            raise ValueError(f"a batch was asked for {rows!r} rows; expected 1 or more")
+        self.model, self.state, self.sessions = model, StreamState(), [None] * rows
+        like = model.default_voice
+        self.audio = torch.zeros(rows, model.config.frame_size, device=like.device)
+        self.noise = torch.zeros(rows, model.config.latent_dim, device=like.device, dtype=model.dtype)
+        self.due = torch.zeros(rows, dtype=torch.bool, device=like.device)
+        with torch.inference_mode():
+            model.backbone.open(self.noise, self.state, model.config.max_prompt)
+            if model.runner is not None:
+                model.runner.ready(self.audio, self.state, self.noise, due=self.due)
+            model.step(self.audio, self.state, self.noise, due=self.due)  # all memories are there from now on
+
+    # ---------------------------------------------------------------- who is here
+
+    def add(self, session: DuplexSession) -> None:
+        """From now on the session's memory lies in a row here; it is used as before."""
+        if session.batch is not None or session.closed:
+            raise ValueError("the session is in a batch already, or closed; expected an open one of its own")
+        if session.guided or session.options.flow_steps != 1:
+            raise ValueError(f"the session has {session.options}; expected one flow step and no guidance: rows of a batch are alike")
+        if None not in self.sessions:
+            raise ValueError(f"all {len(self.sessions)} rows are taken; expected a free one: close a session, or make a larger batch")
+        self.sessions[self.sessions.index(None)] = session
+        session.batch = self
+        self.put(session, session.take_state())
+
+    def remove(self, session: DuplexSession) -> None:
+        """The session has its memory to itself again."""
+        state, row = self.get(session), self.sessions.index(session)
+        self.sessions[row], session.batch = None, None
+        session.give_state(state)
+
+    def get(self, session: DuplexSession) -> StreamState:
+        """A copy of a session's memory."""
+        return self.state.select(torch.tensor([self.sessions.index(session)], device=self.due.device))
+
+    @torch.inference_mode()
+    def put(self, session: DuplexSession, state: StreamState) -> None:
+        """Let a session have this memory."""
+        row = self.sessions.index(session)
+        self.model.backbone.open(self.noise[:1], state, self.model.config.max_prompt)
+        for path, memory in self.state.items():
+            if path in state:
+                memory[row] = state[path][0]
+            else:
+                memory[row].zero_()
+
+    @contextmanager
+    def out(self, session: DuplexSession) -> Iterator[StreamState]:
+        """A session's memory by itself, to be changed; put back afterwards."""
+        state = self.get(session)
+        yield state
+        self.put(session, state)
+
+    # ---------------------------------------------------------------- sound
+
+    def push(self, given: Sequence[tuple[DuplexSession, Any, int | None]]) -> list[list[Frame]]:
+        """User audio of some sessions, each as `DuplexSession.push` takes it -> of each the frames that are now complete."""
+        for session, pcm, rate in given:
+            session.hear(pcm, rate)
+        return self.frames([session for session, _, _ in given])
+
+    def frames(self, sessions: Sequence[DuplexSession]) -> list[list[Frame]]:
+        """Of each of these sessions the frames that are due by what it has heard."""
+        frames: dict[DuplexSession, list[Frame]] = {session: [] for session in sessions}
+        while due := [session for session in frames if session.frame_is_due]:
+            for session, frame in zip(due, self._step(due), strict=True):
+                frames[session].append(frame)
+        return list(frames.values())
+
+    def _step(self, sessions: list[DuplexSession]) -> list[Frame]:
+        """The next frame of each of these."""
+        began, rows = time.perf_counter(), [self.sessions.index(session) for session in sessions]
+        self.due.zero_()
+        for row, session in zip(rows, sessions, strict=True):
+            self.due[row] = True
+            for mine, given in zip((self.audio[row], self.noise[row]), session.next_inputs(), strict=True):
+                mine.copy_(given)
+
+        def choose(logits: Tensor) -> Tensor:
+            tokens = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+            for row, session in zip(rows, sessions, strict=True):
+                tokens[row] = session.choose(logits[row : row + 1])[0]
+            return tokens
+
+        out = self.model.step(self.audio, self.state, self.noise, choose=choose, due=self.due)
+        return [session.follow(out, row, began) for row, session in zip(rows, sessions, strict=True)]

@@ -1,0 +1,196 @@
+"""The model's own process, in which all live conversations run, stepped together as far as their frames are complete together.
+
+The process of the page encodes and sends sound for every visitor, and holds Python's lock for much of the time. A frame is hundreds of
+small operations, each of which would wait for that lock: with six visitors it took longer than the frame itself.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+START = "from space.worker import main; main()"
+GONE = "the model's process has ended; expected it to run as long as the page does: start the page again"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A frame of the model as the page takes it: 80 ms of conversation."""
+
+    index: int
+    audio: np.ndarray  # float32 [samples per frame]
+    text: str
+    user_text: str
+    speaking: bool
+    turn_probability: float
+    compute_seconds: float
+
+
+def load(model_id: str) -> Any:
+    """The model as anybody would load it, in its fast form: a fifth of a step's time, and answers that are alike within a point."""
+    from transformers import AutoModel
+
+    torch.set_num_threads(1)  # models this small are fastest on one thread
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return AutoModel.from_pretrained(model_id, trust_remote_code=True).to(device).eval().optimize()
+
+
+class Worker:
+    """The page's end: live sessions by number.
+
+    Args:
+        model_id: a folder, or a repository on the Hub.
+        conversations: how many may be live at once.
+    """
+
+    def __init__(self, model_id: str, conversations: int) -> None:
+        mine, other = socket.socketpair()
+        command = [sys.executable, "-c", START, str(other.fileno()), model_id, str(conversations)]
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self.process = subprocess.Popen(command, pass_fds=[other.fileno()], env={**os.environ, "PYTHONPATH": path})
+        other.close()
+        self.connection, self.sending, self.numbers = Connection(mine.detach()), threading.Lock(), count(1)
+        self.asked: dict[int, Future] = {0: Future()}  # by their numbers; the first answer tells that the model is there
+        self.ready = self.asked[0]
+        threading.Thread(target=self._listen, name="answers", daemon=True).start()
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                number, value = self.connection.recv()
+                answer = self.asked.pop(number)
+                answer.set_exception(value) if isinstance(value, Exception) else answer.set_result(value)
+        except (EOFError, OSError):
+            while self.asked:
+                self.asked.popitem()[1].set_exception(RuntimeError(GONE))
+
+    def _ask(self, name: str, *arguments: Any) -> Future:
+        number, answer = next(self.numbers), Future()
+        answer.set_running_or_notify_cancel()  # who waits may go; the answer comes all the same
+        self.asked[number] = answer
+        try:
+            with self.sending:
+                self.connection.send((number, name, arguments))
+        except OSError as error:
+            self.asked.pop(number, None)
+            raise RuntimeError(GONE) from error
+        return answer
+
+    async def open(self, voice: np.ndarray | None = None, **told: Any) -> int:
+        """A session; arguments as of `model.session`, the voice as its latents."""
+        answer = self._ask("open", voice, told)
+        try:
+            return await asyncio.wrap_future(answer)
+        except asyncio.CancelledError:  # nobody waits for it any more
+            answer.add_done_callback(lambda opened: opened.exception() or self._ask("close", opened.result()))
+            raise
+
+    async def push(self, session: int, pcm: np.ndarray, rate: int) -> list[Answer]:
+        """Give a session user audio; its frames that are complete then."""
+        return await asyncio.wrap_future(self._ask("push", session, pcm, rate))
+
+    async def inject(self, session: int, text: str) -> None:
+        """Context that becomes known now."""
+        await asyncio.wrap_future(self._ask("inject", session, text))
+
+    async def close(self, session: int) -> None:
+        """Forget a session."""
+        await asyncio.wrap_future(self._ask("close", session))
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.terminate()
+        self.process.wait()
+
+
+class Sessions:
+    """The model's end.
+
+    Args:
+        model: as `load` makes it, warmed up.
+        conversations: how many may be live at once.
+    """
+
+    def __init__(self, model: Any, conversations: int) -> None:
+        self.model, self.batch, self.numbers = model, model.batch(conversations), count(1)
+        self.live: dict[int, Any] = {}
+        self.Voice = sys.modules[type(model).__module__].Voice  # remote code: its classes are found through the model
+
+    def open(self, voice: np.ndarray | None, told: dict) -> int:
+        session = self.model.session(voice=None if voice is None else self.Voice(torch.from_numpy(voice)), **told)
+        self.batch.add(session)
+        number = next(self.numbers)
+        self.live[number] = session
+        return number
+
+    def inject(self, number: int, text: str) -> None:
+        self._session(number).inject(text)
+
+    def close(self, number: int) -> None:
+        self.live.pop(number).close()
+
+    def _session(self, number: int) -> Any:
+        if number not in self.live:
+            raise ValueError("the session is closed; expected an open one")
+        return self.live[number]
+
+    def push(self, given: list[tuple[int, tuple[int, np.ndarray, int]]]) -> list[tuple[int, Any]]:
+        """Audio for different sessions, each under the number of its message -> what each is answered."""
+        answers, heard = [], {}
+        for message, (number, pcm, rate) in given:
+            try:
+                session = self._session(number)
+                session.hear(pcm, rate)
+                heard[message] = session
+            except ValueError as error:
+                answers.append((message, error))
+        made = self.batch.frames(list(heard.values()))
+        for message, frames in zip(heard, made, strict=True):
+            answers.append((message, [Answer(**{**vars(frame), "audio": frame.audio.numpy()}) for frame in frames]))
+        return answers
+
+    def answer(self, asked: list[tuple[int, str, tuple]]) -> list[tuple[int, Any]]:
+        """Messages in their order -> answers; audio that came in together goes through the model together."""
+        answers, together = [], []
+        for number, name, arguments in asked:
+            if name == "push" and arguments[0] not in {given[0] for _, given in together}:
+                together.append((number, arguments))
+                continue
+            answers += self.push(together)
+            together = [(number, arguments)] if name == "push" else []
+            if name != "push":
+                try:
+                    answers.append((number, getattr(self, name)(*arguments)))
+                except ValueError as error:
+                    answers.append((number, error))
+        return answers + self.push(together)
+
+
+def main() -> None:
+    """`python -c START FD MODEL_ID CONVERSATIONS`: answer until the page has gone."""
+    connection, model_id, conversations = Connection(int(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+    model = load(model_id)
+    model.warm_up()
+    sessions = Sessions(model, conversations)
+    connection.send((0, None))
+    try:
+        while True:
+            asked = [connection.recv()]
+            while connection.poll():
+                asked.append(connection.recv())
+            for answer in sessions.answer(asked):
+                connection.send(answer)
+    except (EOFError, OSError, KeyboardInterrupt):
+        pass
