@@ -29,7 +29,7 @@ class Batch:
     """
 
     def __init__(self, model: Any, rows: int) -> None:
-        if rows < 1:
+        if not isinstance(rows, int) or rows < 1:
             raise ValueError(f"a batch was asked for {rows!r} rows; expected 1 or more")
         self.model, self.state, self.sessions = model, StreamState(), [None] * rows
         like = model.default_voice

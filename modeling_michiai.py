@@ -244,22 +244,29 @@ class MichiAIModel(PreTrainedModel):
         for name in ("own_text", "user_text"):
             state.begin(name, lambda: torch.zeros(len(audio), 1, dtype=torch.long, device=audio.device))
         state.begin("latent", lambda: torch.zeros_like(noise)[:, None])
-        kept = {} if due is None else self._kept(state)
+        kept = StreamState() if due is None else self._kept(state)
         embeds, user_text, turn = run(self.hear, state, audio)
         hidden, logits = run(self.think, state, embeds, user_text, due, words)
         sound, latent = run(self.utter, state, hidden, noise, flow_steps)
         own_text = logits.argmax(-1)
         state["own_text"], state["user_text"], state["latent"] = own_text[:, None], user_text, latent
-        state.update({path: _where(due, state[path], memory) for path, memory in kept.items()})
+        if due is not None:
+            self._keep(state, kept, due)
         return StepOutput(sound, own_text, user_text[:, -1], turn, logits, latent[:, 0])
 
-    def _kept(self, state: StreamState) -> dict[str, Tensor]:
-        """What rows that are not due are to have again after a frame. Their keys and values need not be kept: the LLM writes none of
-        theirs, and the listen head writes where it will write in their next frame.
+    def _kept(self, state: StreamState) -> StreamState:
+        """Memories as they are before a frame, which writes none of these in place."""
+        written = f"{self.vocoder.path}.memory"
+        return StreamState({path: memory.clone() if path == written else memory for path, memory in state.items()})
+
+    def _keep(self, state: StreamState, kept: StreamState, due: Tensor) -> None:
+        """Give rows that are not due back what they had before a frame, nothing if that made it. Their keys and values need not be kept:
+        the LLM wrote none of theirs, and the listen head wrote where it will write in their next frame.
         """
-        large = {"backbone.prompt", "backbone.memory", "backbone.held", f"{self.listen.transformer.path}.memory"}
-        written = f"{self.vocoder.path}.memory"  # in place
-        return {path: memory.clone() if path == written else memory for path, memory in state.items() if path not in large}
+        left = {"backbone.prompt", "backbone.memory", "backbone.held", f"{self.listen.transformer.path}.memory"}
+        for path in state.keys() - left:
+            new = state[path]
+            state[path] = _where(due, new, kept[path] if path in kept else torch.zeros_like(new))
 
     def hear(self, state: StreamState, audio: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Audio of a frame -> embeddings [B, 1, D_listen], the user's token [B, 1], P(the user has finished) [B]."""

@@ -247,9 +247,13 @@ class DuplexSession:
             pcm: float or int16, mono [N] or stereo [N, 2].
             sampling_rate: of `pcm`; None: the model's.
         """
-        if self.batch is not None:
-            return self.batch.push([(self, pcm, sampling_rate)])[0]
         self.hear(pcm, sampling_rate)
+        return self.frames()
+
+    def frames(self) -> list[Frame]:
+        """The frames that are due by what was heard."""
+        if self.batch is not None:
+            return self.batch.frames([self])[0]
         frames = []
         while self.frame_is_due:
             frames.append(self._step())

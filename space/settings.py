@@ -12,7 +12,7 @@ class Settings:
     """See the README's table for the environment variables."""
 
     model_id: str = str(ROOT)
-    max_conversations: int = 2
+    max_conversations: int = 4
     max_seconds: float = 300.0
     upload_seconds: int = 300  # after which visitors' files are deleted
     host: str = "127.0.0.1"
@@ -23,7 +23,7 @@ class Settings:
         on_space = bool(os.environ.get("SPACE_ID"))
         return Settings(
             os.environ.get("MODEL_ID") or str(ROOT),
-            int(_number("MAX_CONVERSATIONS", 2, 1, 1000)),
+            int(_number("MAX_CONVERSATIONS", 4, 1, 1000)),
             _number("MAX_SECONDS", 300, 15, 86_400),
             int(_number("UPLOAD_SECONDS", 300, 1, 86_400)),
             os.environ.get("HOST") or ("0.0.0.0" if on_space else "127.0.0.1"),

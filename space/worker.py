@@ -130,16 +130,29 @@ class Sessions:
 
     def open(self, voice: np.ndarray | None, told: dict) -> int:
         session = self.model.session(voice=None if voice is None else self.Voice(torch.from_numpy(voice)), **told)
-        self.batch.add(session)
         number = next(self.numbers)
         self.live[number] = session
+        try:
+            self._arrange()
+        except ValueError:  # no row is free
+            del self.live[number]
+            raise
         return number
+
+    def _arrange(self) -> None:
+        """All in the batch; but a single one has the model to itself, which is faster."""
+        for session in self.live.values():
+            if session.batch is None and len(self.live) > 1:
+                self.batch.add(session)
+            elif session.batch is not None and len(self.live) == 1:
+                self.batch.remove(session)
 
     def inject(self, number: int, text: str) -> None:
         self._session(number).inject(text)
 
     def close(self, number: int) -> None:
         self.live.pop(number).close()
+        self._arrange()
 
     def _session(self, number: int) -> Any:
         if number not in self.live:
@@ -156,7 +169,8 @@ class Sessions:
                 heard[message] = session
             except ValueError as error:
                 answers.append((message, error))
-        made = self.batch.frames(list(heard.values()))
+        sessions = list(heard.values())
+        made = self.batch.frames(sessions) if len(self.live) > 1 else [session.frames() for session in sessions]
         for message, frames in zip(heard, made, strict=True):
             answers.append((message, [Answer(**{**vars(frame), "audio": frame.audio.numpy()}) for frame in frames]))
         return answers

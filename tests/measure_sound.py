@@ -10,6 +10,7 @@ Needs a machine that does nothing else; the last line is JSON.
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections import defaultdict
@@ -71,9 +72,16 @@ def delay(levels: np.ndarray, at: float, step: float) -> float:
     return found if best > 0.5 else float("nan")
 
 
+def others(address: str, count: int, seconds: float) -> subprocess.Popen:
+    """So many visitors for so long."""
+    command = [sys.executable, str(ROOT / "tests" / "visitors.py"), address, str(count), "--seconds", str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--seconds", type=float, default=60)
+    p.add_argument("--others", type=int, default=0, help="visitors without a browser who talk meanwhile (tests/visitors.py)")
     p.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.serve:
@@ -91,7 +99,8 @@ def main() -> None:
         total += len(parts[-2]) / rate + gap
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(Path(folder) / "log", ("tests/measure_sound.py", "--serve")) as address,
+        running(Path(folder) / "log", ("tests/measure_sound.py", "--serve"), MAX_CONVERSATIONS=str(1 + args.others)) as address,
+        others(address, args.others, args.seconds + 30) as visitors,
     ):
         with browser.browser() as chromium:
             page = browser.open_page(chromium, address, mouth=True, script=MEASURE)
@@ -102,6 +111,7 @@ def main() -> None:
             levels = np.array(page.evaluate("window.__levels"))
             shown = {name: page.inner_text(f"#michi-{name}") for name in ("step", "store", "trip", "line")}
             page.click("#michi-talk")
+        print(visitors.communicate()[0], end="")
     times = times[times > times[0] + 1000]
     gaps = np.diff(times[times < times[0] + args.seconds * 1000])
     step = 128 / 48_000

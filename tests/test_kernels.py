@@ -89,6 +89,9 @@ def test_products(processor: str, threads: int, positions: int, rows: int, n: in
     level = x.abs().amax(-1, keepdim=True) / 127
     wanted = ((x / level).round().double() @ weight.double().T) * (level * scale) + bias
     torch.testing.assert_close(y, wanted.float(), rtol=1e-4, atol=1e-3 * float(level.max()))
+    for due in (torch.arange(positions) == 0, torch.zeros(positions, dtype=torch.bool)):
+        some = kernels.multiply_int8(x, weight, scale, weight.sum(1, dtype=torch.int32), bias, due)
+        assert torch.equal(some, y if due.any() else torch.zeros_like(y))
 
 
 @torch.inference_mode()

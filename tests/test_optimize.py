@@ -160,6 +160,32 @@ def test_a_recorded_frame_equals_a_computed_one(fast: MichiAIModel, guidance: fl
         fast.runner = runner
 
 
+def test_rows_that_are_not_due_stay_as_they_were_in_a_recorded_frame(fast: MichiAIModel) -> None:
+    def sounds() -> Tensor:
+        """Of three rows, each of which is due in two frames of three, what it says when it is."""
+        state, rows, sound = StreamState(), 3, [[], [], []]
+        fast.prompt(state, torch.arange(10, 30)[None].expand(rows, -1), fast.default_voice[None].expand(rows, -1, -1))
+        generators = [torch.Generator().manual_seed(0) for _ in range(rows)]
+        for index in range(FRAMES):
+            due = torch.arange(rows) != index % rows
+            audio, noise = torch.randn(rows, fast.config.frame_size), torch.randn(rows, fast.config.latent_dim)
+            for row in due.nonzero()[:, 0].tolist():
+                audio[row] = 0.1 * torch.randn(fast.config.frame_size, generator=generators[row])
+                noise[row] = torch.randn(fast.config.latent_dim, generator=generators[row])
+            out = fast.step(audio, state, noise, due=due)
+            for row in due.nonzero()[:, 0].tolist():
+                sound[row].append(out.audio[row])
+        return torch.stack([torch.stack(one[:24]) for one in sound])
+
+    recorded, runner = sounds(), fast.runner
+    assert error(recorded[1], recorded[0]) < 1e-4 and error(recorded[2], recorded[0]) < 1e-4, "they heard the same"
+    fast.runner = None
+    try:
+        assert torch.allclose(recorded, sounds(), atol=1e-5)
+    finally:
+        fast.runner = runner
+
+
 def test_a_frame_without_words_computes_nothing_else(plain: MichiAIModel, monkeypatch: pytest.MonkeyPatch) -> None:
     due: list[int] = []
     monkeypatch.setattr(modeling_michiai, "words_due", lambda *given: due.append(words_due(*given)) or due[-1])

@@ -19,6 +19,7 @@ from space.places import Places  # noqa: E402
 from space.playout import KEEP, MOST, Playout  # noqa: E402
 from space.reference import check_reference, two_pitches  # noqa: E402
 from space.settings import Settings  # noqa: E402
+from space.worker import Worker  # noqa: E402
 
 # -------------------------------------------------------------------- playout
 
@@ -148,6 +149,50 @@ def test_a_conversation_gives_a_frame_for_each_80_ms_and_sound_by_the_clock(engi
         await conversation.close()
         with pytest.raises(ValueError, match="closed"):
             await engine.worker.push(conversation.session, pcm, 48_000)
+
+    asyncio.run(story())
+
+
+def test_live_sessions_go_through_the_model_together_and_alone(engine) -> None:
+    """In the model's process: of each, and of the one that is left, what it would be by itself."""
+    pcm = (speech(1.6, 48_000) * 32767).astype(np.int16)
+
+    async def heard(session: int) -> np.ndarray:
+        made = [await engine.worker.push(session, piece, 48_000) for piece in np.split(pcm, 20)]
+        return np.concatenate([answer.audio for answers in made for answer in answers])
+
+    async def story() -> None:
+        first = await engine.worker.open(seed=1)
+        alone = await heard(first)
+        await engine.worker.close(first)
+        both = [await engine.worker.open(seed=1), await engine.worker.open(seed=2)]
+        for sound in await asyncio.gather(*map(heard, both)):
+            assert sound.shape == alone.shape and np.isfinite(sound).all()
+        with pytest.raises(ValueError, match="all 2 rows are taken"):
+            await engine.worker.open()
+        await engine.worker.close(both[0])
+        leaving = asyncio.create_task(engine.worker.open())  # one that goes before it is let in
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        with pytest.raises(ValueError, match="NaN"):
+            await engine.worker.push(both[1], np.full(3840, np.nan, np.float32), 48_000)
+        third = await engine.worker.open(seed=1)
+        assert np.isfinite(await heard(third)).all() and np.isfinite(await heard(both[1])).all()
+        for session in (both[1], third):
+            await engine.worker.close(session)
+
+    asyncio.run(story())
+
+
+def test_a_model_that_ends_is_told(folder) -> None:
+    async def story() -> None:
+        worker = Worker(str(folder), 1)
+        await asyncio.wrap_future(worker.ready)
+        session = await worker.open()
+        worker.stop()
+        with pytest.raises(RuntimeError, match="the model's process has ended"):
+            await worker.push(session, np.zeros(3840, np.int16), 48_000)
 
     asyncio.run(story())
 

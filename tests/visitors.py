@@ -85,7 +85,8 @@ def main() -> None:
     found = asyncio.run(visits(args.address.rstrip("/"), args.count, args.seconds))
     for index, figures in enumerate(found):
         print(f"visitor {index}: " + ", ".join(f"{name} {value:.1f}" for name, value in figures.items()))
-    print(json.dumps(found))
+    if found:
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":
