@@ -9,8 +9,7 @@ stay as they were, so every conversation keeps its own clock.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,12 +39,11 @@ class Batch:
             model.backbone.open(self.noise, self.state, model.config.max_prompt)
             if model.runner is not None:
                 model.runner.ready(self.audio, self.state, self.noise, due=self.due)
-            model.step(self.audio, self.state, self.noise, due=self.due)  # all memories are there from now on
 
     # ---------------------------------------------------------------- who is here
 
     def add(self, session: DuplexSession) -> None:
-        """From now on the session's memory lies in a row here; it is used as before."""
+        """From now on the session goes through the model with the others; it is used as before."""
         if session.batch is not None or session.closed:
             raise ValueError("the session is in a batch already, or closed; expected an open one of its own")
         if session.guided or session.options.flow_steps != 1:
@@ -54,35 +52,37 @@ class Batch:
             raise ValueError(f"all {len(self.sessions)} rows are taken; expected a free one: close a session, or make a larger batch")
         self.sessions[self.sessions.index(None)] = session
         session.batch = self
-        self.put(session, session.take_state())
+        self._arrange()
 
     def remove(self, session: DuplexSession) -> None:
-        """The session has its memory to itself again."""
-        state, row = self.get(session), self.sessions.index(session)
-        self.sessions[row], session.batch = None, None
-        session.give_state(state)
+        """The session goes its own way again."""
+        if session.state is None:
+            session.state = self.get(session)
+        self.sessions[self.sessions.index(session)], session.batch = None, None
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Two or more have their memories here; a single one keeps its own, and is faster by itself."""
+        here = [session for session in self.sessions if session is not None]
+        for session in here:
+            if len(here) > 1 and session.state is not None:
+                state, session.state = session.state, None
+                self.put(session, state)
+            elif len(here) == 1 and session.state is None:
+                session.state = self.get(session)
 
     def get(self, session: DuplexSession) -> StreamState:
-        """A copy of a session's memory."""
+        """A copy of the memory that lies in a session's row."""
         return self.state.select(torch.tensor([self.sessions.index(session)], device=self.due.device))
 
     @torch.inference_mode()
     def put(self, session: DuplexSession, state: StreamState) -> None:
-        """Let a session have this memory."""
+        """Let a session's row hold this memory."""
         row = self.sessions.index(session)
         self.model.backbone.open(self.noise[:1], state, self.model.config.max_prompt)
-        for path, memory in self.state.items():
-            if path in state:
-                memory[row] = state[path][0]
-            else:
-                memory[row].zero_()
-
-    @contextmanager
-    def out(self, session: DuplexSession) -> Iterator[StreamState]:
-        """A session's memory by itself, to be changed; put back afterwards."""
-        state = self.get(session)
-        yield state
-        self.put(session, state)
+        for path in {**self.state, **state}:
+            mine = self.state.begin(path, lambda path=path: state[path].new_zeros(len(self.sessions), *state[path].shape[1:]))
+            mine[row] = state[path][0] if path in state else 0
 
     # ---------------------------------------------------------------- sound
 
@@ -94,7 +94,7 @@ class Batch:
 
     def frames(self, sessions: Sequence[DuplexSession]) -> list[list[Frame]]:
         """Of each of these sessions the frames that are due by what it has heard."""
-        frames: dict[DuplexSession, list[Frame]] = {session: [] for session in sessions}
+        frames = {session: [] if session.state is None else session.frames() for session in sessions}
         while due := [session for session in frames if session.frame_is_due]:
             for session, frame in zip(due, self._step(due), strict=True):
                 frames[session].append(frame)

@@ -124,7 +124,8 @@ class DuplexSession:
         guidance = self.options.voice_guidance
         guidance = self.config.speak_config.guidance if guidance is None else guidance
         self._guidance = guidance if voice is not None else 0.0  # the checkpoint's own voice needs none
-        self.batch: Any = None  # where its memory lies while it is in a `Batch`
+        self.batch: Any = None  # the `Batch` it is in
+        self.state: StreamState | None = StreamState()  # its memory; None while that lies in a row of the batch
         self.special = self.config.special_tokens
         told = {name: self.normal(text) for name, text in (("instructions", instructions), ("context", context)) if text}
         self._prompt = self._tokens(" ".join([*(f"<{name}> {text}" for name, text in told.items()), "<user>"]))
@@ -149,18 +150,18 @@ class DuplexSession:
         self._unsaid, self._owing = 1.0, False  # probability that nothing new is said yet; whether the user waits for an answer
         self.model.prompt(state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype), self._guidance)
         self.model.expect(state, self._expected)
-        if self.batch is None:
-            self.model.ready(state, self.options.flow_steps)
-            self._state = state
-        else:
+        if self.state is None:
             self.batch.put(self, state)
+        else:
+            self.model.ready(state, self.options.flow_steps)
+            self.state = state
 
     def fork(self) -> "DuplexSession":
         """A second conversation with the same past, of its own memory."""
         self._check_open()
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__, batch=None)
-        twin._state = self._state.fork() if self.batch is None else self.batch.get(self)
+        twin.state = self.batch.get(self) if self.state is None else self.state.fork()
         twin._generator = torch.Generator()
         twin._generator.set_state(self._generator.get_state())
         if self._resampler is not None:
@@ -171,7 +172,7 @@ class DuplexSession:
         """Forget everything, free the memory, and leave the batch."""
         if self.batch is not None:
             self.batch.remove(self)
-        self._state, self.closed = StreamState(), True
+        self.state, self.closed = StreamState(), True
 
     def __enter__(self) -> "DuplexSession":
         return self
@@ -184,23 +185,15 @@ class DuplexSession:
         """Whether the backbone goes through it twice, with the voice and without."""
         return self._guidance > 0
 
-    def take_state(self) -> StreamState:
-        """Its memory, which it gives away."""
-        state, self._state = self._state, StreamState()
-        return state
-
-    def give_state(self, state: StreamState) -> None:
-        """Let it have this memory for its own."""
-        self._state = state
-
     @contextmanager
     def _memory(self) -> Iterator[StreamState]:
-        """Its memory, wherever that lies."""
-        if self.batch is None:
-            yield self._state
+        """Its memory, to be changed, wherever it lies."""
+        if self.state is not None:
+            yield self.state
             return
-        with self.batch.out(self) as state:
-            yield state
+        state = self.batch.get(self)
+        yield state
+        self.batch.put(self, state)
 
     def _check_open(self) -> None:
         if getattr(self, "closed", False):
@@ -252,7 +245,7 @@ class DuplexSession:
 
     def frames(self) -> list[Frame]:
         """The frames that are due by what was heard."""
-        if self.batch is not None:
+        if self.state is None:
             return self.batch.frames([self])[0]
         frames = []
         while self.frame_is_due:
@@ -341,7 +334,7 @@ class DuplexSession:
         began, like = time.perf_counter(), self.model.default_voice
         audio, noise = (part[None].to(like.device) for part in self.next_inputs())
         steps = self.options.flow_steps
-        out = self.model.step(audio, self._state, noise.to(like), flow_steps=steps, choose=self.choose)
+        out = self.model.step(audio, self.state, noise.to(like), flow_steps=steps, choose=self.choose)
         return self.follow(out, 0, began)
 
     def next_inputs(self) -> tuple[Tensor, Tensor]:

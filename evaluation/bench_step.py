@@ -8,11 +8,12 @@ import torch
 
 from .load import ROOT, load_model, random_model
 from .report import table
-from .speed import Conversation, measure, percentiles, print_speed, threads
+from .speed import WORD_EVERY, Conversation, measure, percentiles, print_speed, threads
 
 PRESET = ROOT / "configs" / "530m"
 CONTEXT = 1000  # tokens of the prompt in the 530M's runs
 PARTS = ("listen", "backbone", "speak_head", "vocoder")
+TABLES = ("table, for a word heard", "table, after a word")
 
 
 def bandwidth(n_threads: int, megabytes: int = 256, repeats: int = 8) -> float:
@@ -28,7 +29,9 @@ def bandwidth(n_threads: int, megabytes: int = 256, repeats: int = 8) -> float:
 
 
 def bytes_of(model: Any, context: int) -> dict[str, int]:
-    """Bytes of weights that each part reads per frame, and of keys and values."""
+    """Bytes of weights that each part reads per frame, and of keys and values; the LLM's table of words is read for what was heard, if
+    a word was, and for what comes next, after a word.
+    """
     sizes = {}
     for part in PARTS:
         values = getattr(model, part).state_dict().items()
@@ -36,10 +39,9 @@ def bytes_of(model: Any, context: int) -> dict[str, int]:
             part == "backbone" and model.config.tie_word_embeddings
         )  # the table is saved once or twice, read once
         sizes[part] = sum(v.nbytes for k, v in values if not (tied and k.endswith("lm_head.weight")))
-    table_rows = model.config.text_config.vocab_size * model.config.text_config.hidden_size
-    sizes["heard text"] = table_rows * (
-        1 if model.config.optimized else 4
-    )  # the table again, for what was heard
+    table = model.config.text_config.vocab_size * model.config.text_config.hidden_size * (1 if model.config.optimized else 4)
+    sizes["backbone"] -= table
+    sizes |= dict.fromkeys(TABLES, table)
     text, element = model.config.text_config, 2 if model.config.optimized else 4
     per_position = 2 * text.num_hidden_layers * text.num_key_value_heads * model.backbone.head_size * element
     sizes["keys and values"] = per_position * (context + 40 + model.config.text_window + model.config.window)
@@ -113,15 +115,9 @@ def profile(model: Any, frames: int, n_threads: int, context: int, figures: dict
         }
         for part, size in sizes.items()
     ]
-    total = sum(sizes.values())
-    rows.append(
-        {
-            "part": "whole step",
-            "megabytes": total / 1e6,
-            "floor_ms": total / speed * 1e3,
-            "ms": figures["step_ms_p50"],
-        }
-    )
+    mean = sum(size / WORD_EVERY if part in TABLES else size for part, size in sizes.items())
+    ms = figures["rtf"] / model.config.frame_rate * 1e3
+    rows.append({"part": "a step, on average", "megabytes": mean / 1e6, "floor_ms": mean / speed * 1e3, "ms": ms})
     print(f"\nread bandwidth with {n_threads} thread(s): {speed / 1e9:.1f} GB/s")
     print(
         table(

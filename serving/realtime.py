@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from michiai.batch_michiai import Batch
 from michiai.processing_michiai import StreamingResampler, check_rate
 from michiai.session_michiai import DuplexSession, Frame
 from michiai.voice_michiai import Voice
@@ -67,13 +68,13 @@ class Conversation:
     """What one connection holds.
 
     Args:
-        model: a MichiAIModel.
+        batch: of a MichiAIModel, which the session joins.
         name: of the model, as clients are told it.
         voices: those that a client may ask for by name.
     """
 
-    def __init__(self, model: Any, name: str, voices: dict[str, Voice]) -> None:
-        self.model, self.voices, self.session = model, voices, None
+    def __init__(self, batch: Batch, name: str, voices: dict[str, Voice]) -> None:
+        self.batch, self.model, self.voices, self.session = batch, batch.model, voices, None
         self.prepared: DuplexSession | None = None  # after its prompt, until the first sound
         self.id, self.seed = new_id("sess"), secrets.randbits(31)
         self.instructions, self.voice, self.name, self.rates = "", "default", name, {"input": RATE, "output": RATE}
@@ -189,6 +190,7 @@ class Conversation:
 
     def _begin(self) -> None:
         self.session, self.prepared = self.prepared or self._begun(self.instructions, self.voice), None
+        self.batch.add(self.session)
         self.resampler = StreamingResampler(self.model.config.sampling_rate, self.rates["output"])
 
     def described(self) -> dict:
@@ -223,18 +225,17 @@ class Conversation:
         """The client sent nothing for so long."""
         self.waiting.append(np.zeros(round(seconds * self.rates["input"]), np.int16))
 
-    def frame(self) -> list[dict] | None:
-        """Compute the next frame, if its sound has come: its events, else None."""
+    def listen(self) -> bool:
+        """Let the session hear what has come, up to the end of its next frame; whether that is there."""
         size = self.rates["input"] // 50  # 20 ms: never more than one frame at a time
-        while self.waiting:
+        while self.waiting and not self.session.frame_is_due:
             piece, rest = self.waiting[0][:size], self.waiting[0][size:]
             self.waiting[:1] = [rest] if len(rest) else []
-            frames = self.session.push(piece, sampling_rate=self.rates["input"])
-            if frames:
-                return [event for frame in frames for event in self._events(frame)]
-        return None
+            self.session.hear(piece, sampling_rate=self.rates["input"])
+        return self.session is not None and self.session.frame_is_due
 
-    def _events(self, frame: Frame) -> list[dict]:
+    def events(self, frame: Frame) -> list[dict]:
+        """What the session's next frame tells the client."""
         events = self._hearing(frame)
         if frame.speaking and (self.response is None or self.tail):
             events += self._end_response() if self.response else []

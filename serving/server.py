@@ -9,8 +9,9 @@ import json
 import logging
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,6 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from michiai.session_michiai import Frame
 from michiai.voice_michiai import Voice
 
 from .realtime import Conversation, RealtimeError, error_event, new_id
@@ -46,6 +48,8 @@ class Server:
             raise ValueError(f"sessions is {sessions}; expected 1 or more")
         self.model, self.name, self.voices, self.sessions, self.key, self.open = model, name, voices, sessions, key, 0
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self.batch = model.batch(sessions)
+        self.asked: deque[tuple[Conversation, Future]] = deque()  # for their next frames
         self.app = Starlette(routes=[
             Route("/health", self.health), Route("/v1/models", self.models), WebSocketRoute("/v1/realtime", self.realtime),
         ])
@@ -69,7 +73,7 @@ class Server:
             await socket.close(FULL)
             return
         self.open += 1
-        conversation, inbox = Conversation(self.model, self.name, self.voices), asyncio.Queue(maxsize=8)
+        conversation, inbox = Conversation(self.batch, self.name, self.voices), asyncio.Queue(maxsize=8)
         reader = asyncio.create_task(read(socket, inbox))
         try:
             await post(socket, [conversation.opened()])
@@ -99,8 +103,29 @@ class Server:
                     return
                 if await self._answer(socket, conversation, text) == "input_audio_buffer.append":
                     last, patience = time.monotonic(), GAP
-            while (events := await self._run(conversation.frame)) is not None:
-                await post(socket, events)
+            while (frame := await self._frame(conversation)) is not None:
+                await post(socket, conversation.events(frame))
+
+    async def _frame(self, conversation: Conversation) -> Frame | None:
+        """The next frame, if its sound has come."""
+        answer: Future = Future()
+        answer.set_running_or_notify_cancel()  # should it leave meanwhile, the others go on
+        self.asked.append((conversation, answer))
+        self.worker.submit(self._go_on)
+        return await asyncio.wrap_future(answer)
+
+    def _go_on(self) -> None:
+        """A frame of all conversations that asked for one while the model was busy; in the worker."""
+        asked = [self.asked.popleft() for _ in range(len(self.asked))]
+        try:
+            due = [conversation for conversation, _ in asked if conversation.listen()]
+            frames = dict(zip(due, self.batch.frames([conversation.session for conversation in due]), strict=True))
+            for conversation, answer in asked:
+                answer.set_result(*frames.get(conversation, [None]))
+        except Exception as error:
+            for _, answer in asked:
+                if not answer.done():
+                    answer.set_exception(error)
 
     async def _answer(self, socket: WebSocket, conversation: Conversation, text: str) -> str | None:
         """Answer an event of the client; its type."""

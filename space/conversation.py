@@ -1,4 +1,4 @@
-"""A live conversation: sound comes when it comes, the model runs in its thread, sound leaves by the clock."""
+"""A live conversation: sound comes when it comes, the model runs in its process, sound leaves by the clock."""
 
 import asyncio
 import time

@@ -17,6 +17,7 @@ import websockets
 
 from michiai.__main__ import main
 from michiai.serving.realtime import RATE, Conversation, RealtimeError, error_event
+from michiai.serving.server import Server
 from michiai.session_michiai import Frame
 
 from helpers import ROOT
@@ -30,14 +31,18 @@ class Played:
     """A session whose frames are given: (own text, heard text, speaking, turn probability)."""
 
     def __init__(self, frames: list[tuple[str, str, bool, float]]) -> None:
-        self.frames, self.index, self.pending, self.told, self.stopped = frames, 0, 0, [], 0
+        self.given, self.index, self.pending, self.told, self.stopped = frames, 0, 0, [], 0
 
-    def push(self, pcm: np.ndarray, sampling_rate: int) -> list[Frame]:
+    def hear(self, pcm: np.ndarray, sampling_rate: int) -> None:
         self.pending += len(pcm) * 16_000 // sampling_rate
-        if self.pending < SIZE:
-            return []
+
+    @property
+    def frame_is_due(self) -> bool:
+        return self.pending >= SIZE
+
+    def frames(self) -> list[Frame]:
         self.pending -= SIZE
-        text, heard, speaking, finished = self.frames[self.index] if self.index < len(self.frames) else ("", "", False, 0.0)
+        text, heard, speaking, finished = self.given[self.index] if self.index < len(self.given) else ("", "", False, 0.0)
         self.index += 1
         return [Frame(self.index - 1, torch.full((SIZE,), 0.5 if speaking else 0.0), text, heard, speaking, finished, 0.0)]
 
@@ -53,7 +58,13 @@ class Played:
 
 def played(frames: list[tuple[str, str, bool, float]]) -> Conversation:
     config = SimpleNamespace(sampling_rate=16_000, frame_rate=12.5, listen_config=SimpleNamespace(delay=3))
-    return Conversation(SimpleNamespace(config=config, session=lambda **_: Played(frames)), "michiai", {"ada": None})
+    model = SimpleNamespace(config=config, session=lambda **_: Played(frames))
+    return Conversation(SimpleNamespace(model=model, add=lambda session: None), "michiai", {"ada": None})
+
+
+def next_events(conversation: Conversation) -> list[dict] | None:
+    """Of the next frame, if its sound has come."""
+    return conversation.events(*conversation.session.frames()) if conversation.listen() else None
 
 
 def append(seconds: float, rate: int = RATE) -> dict:
@@ -64,7 +75,7 @@ def append(seconds: float, rate: int = RATE) -> dict:
 def events_of(conversation: Conversation, seconds: float) -> list[dict]:
     assert conversation.receive(append(seconds)) == []
     events = []
-    while (new := conversation.frame()) is not None:
+    while (new := next_events(conversation)) is not None:
         events += new
     return events
 
@@ -130,11 +141,11 @@ def test_silence_passes_while_something_may_be_said() -> None:
     events_of(conversation, 0.16)
     assert conversation.expects_time
     conversation.silence(9.6)
-    while conversation.frame() is not None:
+    while next_events(conversation) is not None:
         pass
     assert conversation.expects_time
     conversation.silence(0.8)
-    while conversation.frame() is not None:
+    while next_events(conversation) is not None:
         pass
     assert not conversation.expects_time
 
@@ -199,14 +210,14 @@ def test_what_stands_before_a_conversation_cannot_change_in_it() -> None:
 
 
 def test_too_long_instructions_are_refused_when_they_come(model) -> None:
-    conversation = Conversation(model, "michiai", {})
+    conversation = Conversation(model.batch(1), "michiai", {})
     with pytest.raises(ValueError, match="expected at most"):
         conversation.receive(update(instructions="word " * 2000))
     assert conversation.instructions == "" and conversation.session is None
 
 
 def test_instructions_are_read_once(model, monkeypatch) -> None:
-    conversation, begun = Conversation(model, "michiai", {}), []
+    conversation, begun = Conversation(model.batch(1), "michiai", {}), []
     session = type(model).session
     monkeypatch.setattr(type(model), "session", lambda self, **given: begun.append(given) or session(self, **given))
     conversation.receive(update(instructions="Your name is Tom."))
@@ -215,6 +226,24 @@ def test_instructions_are_read_once(model, monkeypatch) -> None:
     assert [given["instructions"] for given in begun] == ["Your name is Tom.", "Your name is Nora."]
     assert conversation.session is not None and conversation.prepared is None
     conversation.close()
+
+
+def test_frames_of_two_clients_go_through_the_model_together(model) -> None:
+    async def story() -> None:
+        server = Server(model, "michiai", {}, sessions=2)
+        clients = [Conversation(server.batch, "michiai", {}) for _ in range(2)]
+        for client in clients:
+            client.receive(append(0.17))
+        for index in range(2):
+            assert [frame.index for frame in await asyncio.gather(*map(server._frame, clients))] == [index, index]
+        assert await asyncio.gather(*map(server._frame, clients)) == [None, None]
+        clients[0].close()
+        clients[1].receive(append(0.08))
+        assert (await server._frame(clients[1])).index == 2
+        clients[1].close()
+        assert server.batch.sessions == [None, None]
+
+    asyncio.run(story())
 
 
 def test_a_session_is_stopped(model) -> None:

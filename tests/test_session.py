@@ -67,7 +67,7 @@ def test_the_words_of_a_context_are_expected_and_injected_ones_before_them(model
         return [model.tokenizer(" " + word, add_special_tokens=False)["input_ids"][0] for word in words]
 
     def expected(session) -> list[int]:
-        return [piece for before, piece in session._state["listen.expected"][0].tolist() if before == 0 and piece]
+        return [piece for before, piece in session.state["listen.expected"][0].tolist() if before == 0 and piece]
 
     session = model.session(context="monday, monday.", instructions="count")
     assert expected(session) == first_pieces("count", "monday")
@@ -163,7 +163,7 @@ def test_a_long_session_has_flat_memory(model) -> None:
     session, shapes = model.session(context="the train leaves at nine"), []
     for i in range(8):
         frames = session.push(speech(2.0, seed=i))
-        shapes.append({name: tuple(memory.shape) for name, memory in session._state.items()})
+        shapes.append({name: tuple(memory.shape) for name, memory in session.state.items()})
         assert all(torch.isfinite(f.audio).all() for f in frames)
     assert session.index == 200 > 6 * model.config.window
     assert shapes[0] == shapes[-1]
