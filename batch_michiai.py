@@ -10,6 +10,7 @@ stay as they were, so every conversation keeps its own clock.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,14 +32,19 @@ class Batch:
         if not isinstance(rows, int) or rows < 1:
             raise ValueError(f"a batch was asked for {rows!r} rows; expected 1 or more")
         self.model, self.state, self.sessions = model, StreamState(), [None] * rows
-        like = model.default_voice
-        self.audio = torch.zeros(rows, model.config.frame_size, device=like.device)
-        self.noise = torch.zeros(rows, model.config.latent_dim, device=like.device, dtype=model.dtype)
-        self.due = torch.zeros(rows, dtype=torch.bool, device=like.device)
+        self.audio = torch.zeros(rows, model.config.frame_size)
+        self.noise = torch.zeros(rows, model.config.latent_dim)
+        self.due = torch.zeros(rows, dtype=torch.bool)
         with torch.inference_mode():
-            model.backbone.open(self.noise, self.state, model.config.max_prompt)
+            audio, noise, due = self._inputs()
+            model.backbone.open(noise, self.state, model.config.max_prompt)
             if model.runner is not None:
-                model.runner.ready(self.audio, self.state, self.noise, due=self.due)
+                model.runner.ready(audio, self.state, noise, due=due)
+
+    def _inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Audio, noise and what is due, where the model lies."""
+        like = self.model.default_voice
+        return self.audio.to(like.device), self.noise.to(like.device, self.model.dtype), self.due.to(like.device)
 
     # ---------------------------------------------------------------- who is here
 
@@ -73,13 +79,13 @@ class Batch:
 
     def get(self, session: DuplexSession) -> StreamState:
         """A copy of the memory that lies in a session's row."""
-        return self.state.select(torch.tensor([self.sessions.index(session)], device=self.due.device))
+        return self.state.select(torch.tensor([self.sessions.index(session)], device=self.model.default_voice.device))
 
     @torch.inference_mode()
     def put(self, session: DuplexSession, state: StreamState) -> None:
         """Let a session's row hold this memory."""
         row = self.sessions.index(session)
-        self.model.backbone.open(self.noise[:1], state, self.model.config.max_prompt)
+        self.model.backbone.open(state["backbone.text"], state, self.model.config.max_prompt)
         for path in {**self.state, **state}:
             mine = self.state.begin(path, lambda path=path: state[path].new_zeros(len(self.sessions), *state[path].shape[1:]))
             mine[row] = state[path][0] if path in state else 0
@@ -106,14 +112,15 @@ class Batch:
         self.due.zero_()
         for row, session in zip(rows, sessions, strict=True):
             self.due[row] = True
-            for mine, given in zip((self.audio[row], self.noise[row]), session.next_inputs(), strict=True):
-                mine.copy_(given)
+            self.audio[row], self.noise[row] = session.next_inputs()
 
         def choose(logits: Tensor) -> Tensor:
-            tokens = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+            scores, tokens = logits.float().cpu(), torch.zeros(len(logits), dtype=torch.long)  # at once: each wait for a GPU takes long
             for row, session in zip(rows, sessions, strict=True):
-                tokens[row] = session.choose(logits[row : row + 1])[0]
-            return tokens
+                tokens[row] = session.choose(scores[row : row + 1])[0]
+            return tokens.to(logits.device)
 
-        out = self.model.step(self.audio, self.state, self.noise, choose=choose, due=self.due)
+        audio, noise, due = self._inputs()
+        out = self.model.step(audio, self.state, noise, choose=choose, due=due)
+        out = replace(out, **{name: getattr(out, name).cpu() for name in ("audio", "own_text", "user_text", "turn_probability")})
         return [session.follow(out, row, began) for row, session in zip(rows, sessions, strict=True)]
