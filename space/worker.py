@@ -5,6 +5,7 @@ small operations, each of which would wait for that lock: with six visitors it t
 """
 
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 START = "from space.worker import main; main()"
 GONE = "the model's process has ended; expected it to run as long as the page does: start the page again"
@@ -119,6 +121,14 @@ class Worker:
         self.process.wait()
 
 
+def told(error: Exception) -> Exception:
+    """An error as the page is told it: what a visitor can mend as it is, of anything else that it happened; the rest is in the log."""
+    if isinstance(error, ValueError):
+        return error
+    logger.error("a conversation broke", exc_info=error)
+    return RuntimeError(repr(error))
+
+
 class Sessions:
     """The model's end.
 
@@ -143,7 +153,8 @@ class Sessions:
         self._session(number).inject(text)
 
     def close(self, number: int) -> None:
-        self.live.pop(number).close()
+        self._session(number).close()
+        del self.live[number]
 
     def _session(self, number: int) -> Any:
         if number not in self.live:
@@ -158,9 +169,12 @@ class Sessions:
                 session = self._session(number)
                 session.hear(pcm, rate)
                 heard[message] = session
-            except ValueError as error:
-                answers.append((message, error))
-        made = self.batch.frames(list(heard.values()))
+            except Exception as error:
+                answers.append((message, told(error)))
+        try:
+            made = self.batch.frames(list(heard.values()))
+        except Exception as error:
+            return answers + [(message, told(error)) for message in heard]
         for message, frames in zip(heard, made, strict=True):
             answers.append((message, [Answer(**{**vars(frame), "audio": frame.audio.numpy()}) for frame in frames]))
         return answers
@@ -177,8 +191,8 @@ class Sessions:
             if name != "push":
                 try:
                     answers.append((number, getattr(self, name)(*arguments)))
-                except ValueError as error:
-                    answers.append((number, error))
+                except Exception as error:
+                    answers.append((number, told(error)))
         return answers + self.push(together)
 
 
