@@ -1,6 +1,6 @@
 """Several conversations through a model together: each weight is read once for all of them.
 
-    batch = model.batch(8)
+    batch = model.batch(8)  # at most
     batch.add(session), batch.add(other)
     for frames in batch.push([(session, pcm, 48_000), (other, pcm, 48_000)]): ...
 
@@ -23,23 +23,36 @@ from .streaming_michiai import StreamState
 class Batch:
     """Room for some sessions of a model, which they may enter and leave at any time. Called from one thread.
 
+    It has 2, 4, 8 ... rows, as many as it needs: an empty one costs as much as one that is taken. A single session keeps its memory,
+    and goes by itself.
+
     Args:
-        model: a MichiAIModel; when optimised, it records frames for so many rows.
-        rows: how many sessions at most.
+        model: a MichiAIModel; when optimised, it records frames for each number of rows.
+        limit: how many sessions at most.
     """
 
-    def __init__(self, model: Any, rows: int) -> None:
-        if not isinstance(rows, int) or rows < 1:
-            raise ValueError(f"a batch was asked for {rows!r} rows; expected 1 or more")
-        self.model, self.state, self.sessions = model, StreamState(), [None] * rows
-        self.audio = torch.zeros(rows, model.config.frame_size)
-        self.noise = torch.zeros(rows, model.config.latent_dim)
-        self.due = torch.zeros(rows, dtype=torch.bool)
-        with torch.inference_mode():
-            audio, noise, due = self._inputs()
-            model.backbone.open(noise, self.state, model.config.max_prompt)
+    def __init__(self, model: Any, limit: int) -> None:
+        if not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"a batch was asked for {limit!r} sessions; expected 1 or more")
+        self.model, self.limit = model, limit
+        self.sessions: list[DuplexSession] = []
+        self.sizes = [2**n for n in range(1, limit.bit_length()) if 2**n < limit] + [limit] * (limit > 1)
+        for size in self.sizes:
+            self._open(size)
             if model.runner is not None:
-                model.runner.ready(audio, self.state, noise, due=due)
+                with torch.inference_mode():
+                    audio, noise, due = self._inputs()
+                    model.runner.ready(audio, self.state, noise, due=due)
+        self._open(0)
+
+    @torch.inference_mode()
+    def _open(self, size: int) -> None:
+        """So many rows, all of them free."""
+        self.rows: list[DuplexSession | None] = [None] * size
+        self.state, self.due = StreamState(), torch.zeros(size, dtype=torch.bool)
+        self.audio, self.noise = torch.zeros(size, self.model.config.frame_size), torch.zeros(size, self.model.config.latent_dim)
+        if size:
+            self.model.backbone.open(self._inputs()[1], self.state, self.model.config.max_prompt)
 
     def _inputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Audio, noise and what is due, where the model lies."""
@@ -54,40 +67,49 @@ class Batch:
             raise ValueError("the session is in a batch already, or closed; expected an open one of its own")
         if session.guided or session.options.flow_steps != 1:
             raise ValueError(f"the session has {session.options}; expected one flow step and no guidance: rows of a batch are alike")
-        if None not in self.sessions:
-            raise ValueError(f"all {len(self.sessions)} rows are taken; expected a free one: close a session, or make a larger batch")
-        self.sessions[self.sessions.index(None)] = session
+        if len(self.sessions) == self.limit:
+            raise ValueError(f"all {self.limit} places of the batch are taken; expected a free one: close a session, or make a larger one")
+        self.sessions.append(session)
         session.batch = self
         self._arrange()
 
     def remove(self, session: DuplexSession) -> None:
         """The session goes its own way again."""
-        if session.state is None:
-            session.state = self.get(session)
-        self.sessions[self.sessions.index(session)], session.batch = None, None
+        self._take_out(session)
+        self.sessions.remove(session)
+        session.batch = None
         self._arrange()
 
+    def _take_out(self, session: DuplexSession) -> None:
+        """Give a session its memory."""
+        if session.state is None:
+            session.state = self.get(session)
+            self.rows[self.rows.index(session)] = None
+
     def _arrange(self) -> None:
-        """Two or more have their memories here; a single one keeps its own, and is faster by itself."""
-        here = [session for session in self.sessions if session is not None]
-        for session in here:
-            if len(here) > 1 and session.state is not None:
+        """As few rows as will do, and everybody in one."""
+        size = next((size for size in self.sizes if 1 < len(self.sessions) <= size), 0)
+        if size != len(self.rows):
+            for session in self.sessions:
+                self._take_out(session)
+            self._open(size)
+        for session in self.sessions:
+            if size and session.state is not None:
+                self.rows[self.rows.index(None)] = session
                 state, session.state = session.state, None
                 self.put(session, state)
-            elif len(here) == 1 and session.state is None:
-                session.state = self.get(session)
 
     def get(self, session: DuplexSession) -> StreamState:
         """A copy of the memory that lies in a session's row."""
-        return self.state.select(torch.tensor([self.sessions.index(session)], device=self.model.default_voice.device))
+        return self.state.select(torch.tensor([self.rows.index(session)], device=self.model.default_voice.device))
 
     @torch.inference_mode()
     def put(self, session: DuplexSession, state: StreamState) -> None:
         """Let a session's row hold this memory."""
-        row = self.sessions.index(session)
+        row = self.rows.index(session)
         self.model.backbone.open(state["backbone.text"], state, self.model.config.max_prompt)
         for path in {**self.state, **state}:
-            mine = self.state.begin(path, lambda path=path: state[path].new_zeros(len(self.sessions), *state[path].shape[1:]))
+            mine = self.state.begin(path, lambda path=path: state[path].new_zeros(len(self.rows), *state[path].shape[1:]))
             mine[row] = state[path][0] if path in state else 0
 
     # ---------------------------------------------------------------- sound
@@ -106,9 +128,10 @@ class Batch:
                 frames[session].append(frame)
         return list(frames.values())
 
+    @torch.inference_mode()
     def _step(self, sessions: list[DuplexSession]) -> list[Frame]:
         """The next frame of each of these."""
-        began, rows = time.perf_counter(), [self.sessions.index(session) for session in sessions]
+        began, rows = time.perf_counter(), [self.rows.index(session) for session in sessions]
         self.due.zero_()
         for row, session in zip(rows, sessions, strict=True):
             self.due[row] = True

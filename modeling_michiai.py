@@ -343,9 +343,9 @@ class MichiAIModel(PreTrainedModel):
             self, voice=voice, instructions=instructions, context=context, options=options, seed=seed
         )
 
-    def batch(self, rows: int) -> Batch:
-        """Room for some sessions that go through the model together (see `batch_michiai.py`)."""
-        return Batch(self, rows)
+    def batch(self, limit: int) -> Batch:
+        """Room for so many sessions that go through the model together (see `batch_michiai.py`)."""
+        return Batch(self, limit)
 
     def converse(
         self,

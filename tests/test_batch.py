@@ -84,7 +84,7 @@ def test_each_conversation_is_as_it_would_be_alone(talker: MichiAIModel) -> None
                 sessions[index].close()
         for (index, _), frames in zip(given, batch.push([call for _, call in given]), strict=True):
             made[index] += frames
-    assert batch.sessions == [None] * 4
+    assert batch.sessions == batch.rows == []
     for one, alone in zip(made, wanted, strict=True):
         assert_same(one, alone)
 
@@ -114,8 +114,27 @@ def test_a_session_in_a_batch_is_used_as_any_other(talker: MichiAIModel) -> None
             session.push(pcm)
 
 
+def test_there_are_as_many_rows_as_are_needed(talker: MichiAIModel) -> None:
+    batch, sessions = talker.batch(5), [begun(talker, index % 3) for index in range(5)]
+    assert batch.sizes == [2, 4, 5] and talker.batch(1).sizes == [] and talker.batch(8).sizes == [2, 4, 8]
+    pcm, sizes, made = speech(FRAMES * 0.08), [0, 2, 4, 4, 5], []
+    with begun(talker, 0) as alone:
+        wanted = alone.push(pcm)
+    pieces = iter(np.split(pcm, 10))
+    for session, size in zip(sessions, sizes, strict=True):
+        batch.add(session)
+        assert len(batch.rows) == size and (session.state is None) == (size > 0)
+        made += sessions[0].push(next(pieces))
+    for session, size in zip(sessions[:0:-1], sizes[-2::-1], strict=True):
+        session.close()
+        assert len(batch.rows) == size
+        made += sessions[0].push(next(pieces))
+    made += sessions[0].push(next(pieces))
+    assert_same(made, wanted)
+
+
 def test_errors(talker: MichiAIModel) -> None:
-    with pytest.raises(ValueError, match="0 rows; expected 1 or more"):
+    with pytest.raises(ValueError, match="0 sessions; expected 1 or more"):
         talker.batch(0)
     batch = talker.batch(1)
     guided = talker.session(voice=Voice(torch.zeros(9, talker.config.latent_dim)), options=GenerationOptions(voice_guidance=0.5))
@@ -126,7 +145,7 @@ def test_errors(talker: MichiAIModel) -> None:
     batch.add(first)
     with pytest.raises(ValueError, match="in a batch already"):
         batch.add(first)
-    with pytest.raises(ValueError, match="all 1 rows are taken; expected a free one"):
+    with pytest.raises(ValueError, match="all 1 places of the batch are taken; expected a free one"):
         batch.add(second)
     with pytest.raises(ValueError, match="NaN"):
         batch.push([(first, np.full(1280, np.nan, np.float32), None)])

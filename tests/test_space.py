@@ -168,7 +168,7 @@ def test_live_sessions_go_through_the_model_together_and_alone(engine) -> None:
         both = [await engine.worker.open(seed=1), await engine.worker.open(seed=2)]
         for sound in await asyncio.gather(*map(heard, both)):
             assert sound.shape == alone.shape and np.isfinite(sound).all()
-        with pytest.raises(ValueError, match="all 2 rows are taken"):
+        with pytest.raises(ValueError, match="all 2 places of the batch are taken"):
             await engine.worker.open()
         await engine.worker.close(both[0])
         leaving = asyncio.create_task(engine.worker.open())  # one that goes before it is let in
