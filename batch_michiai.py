@@ -115,13 +115,13 @@ class Batch:
     # ---------------------------------------------------------------- sound
 
     def push(self, given: Sequence[tuple[DuplexSession, Any, int | None]]) -> list[list[Frame]]:
-        """User audio of some sessions, each as `DuplexSession.push` takes it -> of each the frames that are now complete."""
+        """User audio of different sessions, each as `DuplexSession.push` takes it -> of each the frames that are now complete."""
         for session, pcm, rate in given:
             session.hear(pcm, rate)
         return self.frames([session for session, _, _ in given])
 
     def frames(self, sessions: Sequence[DuplexSession]) -> list[list[Frame]]:
-        """Of each of these sessions the frames that are due by what it has heard."""
+        """Of each of these different sessions the frames that are due by what it has heard."""
         frames = {session: [] if session.state is None else session.frames() for session in sessions}
         while due := [session for session in frames if session.frame_is_due]:
             for session, frame in zip(due, self._step(due), strict=True):
