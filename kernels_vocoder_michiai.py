@@ -1,4 +1,4 @@
-"""C++ of the vocoder, which `kernels_michiai.py` compiles with, and after, that of the int8 kernels."""
+"""C++ of the vocoder, which `kernels_michiai.py` compiles with, and after, the int8 products."""
 
 VOCODER = r"""
 // bfloat16 products, float32 between them

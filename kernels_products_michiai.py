@@ -1,0 +1,238 @@
+"""C++ of int8 matrix products, and what all kernels share, which `kernels_michiai.py` compiles; a string, since the Hub brings remote code
+as Python."""
+
+PRODUCTS = r"""
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+#include <omp.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+#if defined __AMX_BF16__ && defined __AMX_INT8__
+#define TILED
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+constexpr int ROWS = 4;     // rows of a matrix, and of its input, that are multiplied at once
+
+struct Matrix {
+    const int8_t* weight; const float* scale; const int32_t* sums;
+    static Matrix at(const int64_t* addresses) {
+        return {reinterpret_cast<const int8_t*>(addresses[0]), reinterpret_cast<const float*>(addresses[1]),
+                reinterpret_cast<const int32_t*>(addresses[2])};
+    }
+};
+
+// int8 inputs with their scales: row m at levels + m * stride, moved up by 128 to be unsigned
+struct Levels { uint8_t* levels; float* scale; int64_t stride; };
+
+int64_t up_to(int64_t unit, int64_t n) { return (n + unit - 1) / unit * unit; }
+
+float from_bf16(uint16_t value) { uint32_t bits = uint32_t(value) << 16; float x; std::memcpy(&x, &bits, 4); return x; }
+
+uint16_t to_bf16(float x) {
+    uint32_t bits; std::memcpy(&bits, &x, 4);
+    return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// e^x by a polynomial for the fraction of a power of 2 (off by 9e-8 of its value): the compiler makes vectors of it
+inline float exp_of(float x) {
+    x = std::min(std::max(x, -87.0f), 87.0f) * 1.44269504f;
+    float whole = std::floor(x), part = x - whole;
+    float y = 1.8775767e-3f;
+    y = y * part + 8.9893397e-3f; y = y * part + 5.5826318e-2f; y = y * part + 2.4015361e-1f;
+    y = y * part + 6.9315308e-1f; y = y * part + 9.9999994e-1f;
+    uint32_t bits = uint32_t(int32_t(whole) + 127) << 23; float power; std::memcpy(&power, &bits, 4);
+    return y * power;
+}
+
+float sigmoid(float x) { return 1.0f / (1.0f + exp_of(-x)); }
+
+// mean 0 and deviation 1 of n values
+void standardise(const float* x, int64_t n, float eps, float* y) {
+    float sum = 0, square = 0;
+    for (int64_t i = 0; i < n; i++) sum += x[i];
+    const float mean = sum / n;
+    for (int64_t i = 0; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
+    const float inverse = 1.0f / std::sqrt(square / n + eps);
+    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * inverse;
+}
+
+void quantise(const float* x, int64_t n, int64_t m, Levels out) {
+    float largest = 1e-12f;
+    for (int64_t i = 0; i < n; i++) largest = std::max(largest, std::fabs(x[i]));
+    float inverse = 127.0f / largest;
+    uint8_t* levels = out.levels + m * out.stride;
+    for (int64_t i = 0; i < n; i++) levels[i] = uint8_t(int32_t(std::nearbyint(x[i] * inverse)) + 128);
+    std::memset(levels + n, 0, out.stride - n);
+    out.scale[m] = largest / 127.0f;
+}
+
+// sums[r][m] = levels of input m times row r
+template <int R, int M>
+void products(const uint8_t* x, int64_t stride, const int8_t* w, int64_t n, int32_t sums[R][M]) {
+#ifdef __AVX512VNNI__
+    __m512i total[R][M];
+    for (int r = 0; r < R; r++) for (int m = 0; m < M; m++) total[r][m] = _mm512_setzero_si512();
+    int64_t i = 0;
+    for (; i + 64 <= n; i += 64) {
+        __m512i inputs[M];
+        for (int m = 0; m < M; m++) inputs[m] = _mm512_loadu_si512(x + m * stride + i);
+        for (int r = 0; r < R; r++) {
+            __m512i row = _mm512_loadu_si512(w + r * n + i);
+            _mm_prefetch(reinterpret_cast<const char*>(w + (r + R) * n + i), _MM_HINT_T0);  // of the rows that come next
+            for (int m = 0; m < M; m++) total[r][m] = _mm512_dpbusd_epi32(total[r][m], inputs[m], row);
+        }
+    }
+    if (i < n) {
+        __mmask64 rest = (1ULL << (n - i)) - 1;
+        for (int r = 0; r < R; r++) {
+            __m512i row = _mm512_maskz_loadu_epi8(rest, w + r * n + i);
+            for (int m = 0; m < M; m++) total[r][m] = _mm512_dpbusd_epi32(total[r][m], _mm512_loadu_si512(x + m * stride + i), row);
+        }
+    }
+    for (int m = 0; m < M; m++) {
+        if constexpr (R == 4) {  // four sums at once
+            __m512i one = total[0][m], two = total[1][m], three = total[2][m], last = total[3][m];
+            __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(one, two), _mm512_unpackhi_epi32(one, two));
+            __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(three, last), _mm512_unpackhi_epi32(three, last));
+            a = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+            __m256i c = _mm256_add_epi32(_mm512_castsi512_si256(a), _mm512_extracti64x4_epi64(a, 1));
+            __m128i d = _mm_add_epi32(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
+            int32_t four[4];
+            _mm_storeu_si128(reinterpret_cast<__m128i*>(four), d);
+            for (int r = 0; r < R; r++) sums[r][m] = four[r];
+        } else
+            for (int r = 0; r < R; r++) sums[r][m] = _mm512_reduce_add_epi32(total[r][m]);
+    }
+#else
+    for (int r = 0; r < R; r++) for (int m = 0; m < M; m++) {
+        int32_t total = 0;
+        for (int64_t i = 0; i < n; i++) total += int32_t(x[m * stride + i]) * int32_t(w[r * n + i]);
+        sums[r][m] = total;
+    }
+#endif
+}
+
+template <int R, int M, class Emit>
+void tile(Levels x, int64_t m, Matrix a, int64_t r, int64_t n, Emit emit) {
+    int32_t sums[R][M];
+    products<R, M>(x.levels + m * x.stride, x.stride, a.weight + r * n, n, sums);
+    for (int i = 0; i < R; i++) for (int j = 0; j < M; j++)
+        emit(m + j, r + i, float(sums[i][j] - 128 * a.sums[r + i]) * a.scale[r + i] * x.scale[m + j]);
+}
+
+template <int R, class Emit>
+void strip(Levels x, int64_t M, Matrix a, int64_t r, int64_t n, Emit emit) {
+    int64_t m = 0;
+    for (; m + ROWS <= M; m += ROWS) tile<R, ROWS>(x, m, a, r, n, emit);
+    switch (M - m) {
+        case 3: tile<R, 3>(x, m, a, r, n, emit); break;
+        case 2: tile<R, 2>(x, m, a, r, n, emit); break;
+        case 1: tile<R, 1>(x, m, a, r, n, emit); break;
+    }
+}
+
+// emit(m, r, value) for rows first .. last of a matrix with n columns
+template <class Emit>
+void multiply(Levels x, int64_t M, Matrix a, int64_t first, int64_t last, int64_t n, Emit emit) {
+    int64_t r = first;
+    for (; r + ROWS <= last; r += ROWS) strip<ROWS>(x, M, a, r, n, emit);
+    for (; r < last; r++) strip<1>(x, M, a, r, n, emit);
+}
+
+// this thread's share of n things, in whole groups
+void share(int64_t n, int thread, int threads, int64_t& first, int64_t& last, int64_t group = ROWS) {
+    int64_t groups = (n + group - 1) / group;
+    first = std::min(n, groups * thread / threads * group);
+    last = std::min(n, groups * (thread + 1) / threads * group);
+}
+
+#ifdef TILED
+// the operating system grants a process the tiles when it asks; without them the other kernels run
+const bool TILES = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+
+void begin_tiles() {
+    struct { uint8_t palette = 1, start = 0, unused[14] = {}; uint16_t bytes[16] = {}; uint8_t rows[16] = {}; } config;
+    for (int i = 0; i < 8; i++) { config.bytes[i] = 64; config.rows[i] = 16; }
+    _tile_loadconfig(&config);
+}
+
+// input m as tiles take it: [M / 16][n / 64][16][16][4]
+void arrange(Levels x, int64_t m, int64_t n, uint8_t* y) {
+    for (int64_t i = 0; i < n; i += 4)
+        std::memcpy(y + (m / 16 * (n / 64) + i / 64) * 1024 + i % 64 * 16 + m % 16 * 4, x.levels + m * x.stride + i, 4);
+}
+
+// `multiply` of many inputs, arranged; first, last and n are whole tiles
+template <class Emit>
+void multiply_tiles(const uint8_t* inputs, Levels x, int64_t M, Matrix a, int64_t first, int64_t last, int64_t n, Emit emit) {
+    alignas(64) int32_t sums[4][16][16];
+    for (int64_t r = first; r < last; r += 32)
+        for (int64_t m = 0; m < M; m += 32) {
+            const bool below = r + 16 < last, beside = m + 16 < M;
+            _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
+            for (int64_t i = 0; i < n; i += 64) {
+                const uint8_t* from = inputs + m * n + i * 16;
+                _tile_loadd(4, a.weight + r * n + i, n);
+                _tile_loadd(6, from, 64);
+                _tile_dpbsud(0, 4, 6);
+                if (beside) { _tile_loadd(7, from + 16 * n, 64); _tile_dpbsud(1, 4, 7); }
+                if (below) { _tile_loadd(5, a.weight + (r + 16) * n + i, n); _tile_dpbsud(2, 5, 6); }
+                if (below && beside) _tile_dpbsud(3, 5, 7);
+            }
+            _tile_stored(0, sums[0], 64); _tile_stored(1, sums[1], 64); _tile_stored(2, sums[2], 64); _tile_stored(3, sums[3], 64);
+            for (int64_t j = m; j < std::min(m + 32, M); j++)
+                for (int64_t i = r; i < std::min(r + 32, last); i++) {
+                    const int32_t sum = sums[(i - r) / 16 * 2 + (j - m) / 16][(i - r) % 16][(j - m) % 16];
+                    emit(j, i, float(sum - 128 * a.sums[i]) * a.scale[i] * x.scale[j]);
+                }
+        }
+}
+#endif
+
+}  // namespace
+
+extern "C" void multiply_int8(const float* x, const int8_t* weight, const float* scale, const int32_t* sums, const float* bias,
+                              float* y, int64_t M, int64_t N, int64_t n, int64_t threads) {
+    Matrix a{weight, scale, sums};
+    std::vector<uint8_t> levels(M * up_to(64, n));
+    std::vector<float> scales(M);
+    Levels q{levels.data(), scales.data(), up_to(64, n)};
+    auto emit = [&](int64_t m, int64_t r, float value) { y[m * N + r] = bias ? value + bias[r] : value; };
+#ifdef TILED
+    const bool tiled = TILES && M >= 16 && N % 16 == 0 && n % 64 == 0;
+    std::vector<uint8_t> arranged(tiled ? (M + 15) / 16 * 16 * n : 0);
+#endif
+    #pragma omp parallel num_threads(threads) if (threads > 1 && N * n > 65536)
+    {
+        int64_t first, last;
+        #pragma omp for
+        for (int64_t m = 0; m < M; m++) {
+            quantise(x + m * n, n, m, q);
+#ifdef TILED
+            if (tiled) arrange(q, m, n, arranged.data());
+#endif
+        }
+#ifdef TILED
+        if (tiled) {
+            begin_tiles();
+            share(N, omp_get_thread_num(), omp_get_num_threads(), first, last, 16);
+            multiply_tiles(arranged.data(), q, M, a, first, last, n, emit);
+            _tile_release();
+        } else
+#endif
+        {
+            share(N, omp_get_thread_num(), omp_get_num_threads(), first, last);
+            multiply(q, M, a, first, last, n, emit);
+        }
+    }
+}
+"""
