@@ -43,7 +43,7 @@ class StreamState(dict[str, Tensor]):
 
     def select(self, rows: Tensor) -> "StreamState":
         """The state of some rows only, as a copy; `rows` as in `reset`."""
-        return StreamState({path: memory[rows].clone() for path, memory in self.items()})
+        return StreamState({path: memory[rows] for path, memory in self.items()})  # indexing by a tensor copies
 
     @staticmethod
     def join(states: Iterable["StreamState"]) -> "StreamState":

@@ -2,12 +2,11 @@
 
 import base64
 import binascii
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from .worker import Worker, load
+from .worker import Worker, load, voice_class
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 LARGEST_VOICE = 200_000  # bytes; a voice of 30 s takes 50,000
@@ -32,10 +31,7 @@ class Engine:
 
     def _load(self, model_id: str) -> None:
         self.model: Any = load(model_id)
-        remote = sys.modules[
-            type(self.model).__module__
-        ]  # remote code: its classes are found through the model
-        self.Voice = remote.Voice
+        self.Voice = voice_class(self.model)
         self.rate: int = self.model.config.sampling_rate
         self.frame_seconds = self.model.config.frame_size / self.rate
         self.voices = {

@@ -121,6 +121,11 @@ class Worker:
         self.process.wait()
 
 
+def voice_class(model: Any) -> Any:
+    """`Voice` of a model's remote code, whose classes are found through the model."""
+    return sys.modules[type(model).__module__].Voice
+
+
 def told(error: Exception) -> Exception:
     """An error as the page is told it: what a visitor can mend as it is, of anything else that it happened; the rest is in the log."""
     if isinstance(error, ValueError):
@@ -140,7 +145,7 @@ class Sessions:
     def __init__(self, model: Any, conversations: int) -> None:
         self.model, self.batch, self.numbers = model, model.batch(conversations), count(1)
         self.live: dict[int, Any] = {}
-        self.Voice = sys.modules[type(model).__module__].Voice  # remote code: its classes are found through the model
+        self.Voice = voice_class(model)
 
     def open(self, voice: np.ndarray | None, told: dict) -> int:
         session = self.model.session(voice=None if voice is None else self.Voice(torch.from_numpy(voice)), **told)
@@ -161,10 +166,10 @@ class Sessions:
             raise ValueError("the session is closed; expected an open one")
         return self.live[number]
 
-    def push(self, given: list[tuple[int, tuple[int, np.ndarray, int]]]) -> list[tuple[int, Any]]:
-        """Audio for different sessions, each under the number of its message -> what each is answered."""
+    def push(self, given: dict[int, tuple[int, np.ndarray, int]]) -> list[tuple[int, Any]]:
+        """Of each session the number of a message, and its audio -> what each message is answered."""
         answers, heard = [], {}
-        for message, (number, pcm, rate) in given:
+        for number, (message, pcm, rate) in given.items():
             try:
                 session = self._session(number)
                 session.hear(pcm, rate)
@@ -181,14 +186,15 @@ class Sessions:
 
     def answer(self, asked: list[tuple[int, str, tuple]]) -> list[tuple[int, Any]]:
         """Messages in their order -> answers; audio that came in together goes through the model together."""
-        answers, together = [], []
+        answers, together = [], {}
         for number, name, arguments in asked:
-            if name == "push" and arguments[0] not in {given[0] for _, given in together}:
-                together.append((number, arguments))
-                continue
-            answers += self.push(together)
-            together = [(number, arguments)] if name == "push" else []
-            if name != "push":
+            if name != "push" or arguments[0] in together:
+                answers += self.push(together)
+                together = {}
+            if name == "push":
+                session, *audio = arguments
+                together[session] = (number, *audio)
+            else:
                 try:
                     answers.append((number, getattr(self, name)(*arguments)))
                 except Exception as error:

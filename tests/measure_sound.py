@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         running(Path(folder) / "log", ("tests/measure_sound.py", "--serve"), MAX_CONVERSATIONS=str(1 + args.others)) as address,
-        others(address, args.others, args.seconds + 30) as visitors,
+        others(address, args.others, args.seconds + 30) if args.others else nullcontext() as visitors,
     ):
         with browser.browser() as chromium:
             page = browser.open_page(chromium, address, mouth=True, script=MEASURE)
@@ -111,7 +112,8 @@ def main() -> None:
             levels = np.array(page.evaluate("window.__levels"))
             shown = {name: page.inner_text(f"#michi-{name}") for name in ("step", "store", "trip", "line")}
             page.click("#michi-talk")
-        print(visitors.communicate()[0], end="")
+        if visitors:
+            print(visitors.communicate()[0], end="")
     times = times[times > times[0] + 1000]
     gaps = np.diff(times[times < times[0] + args.seconds * 1000])
     step = 128 / 48_000

@@ -20,7 +20,7 @@ from aiortc import RTCPeerConnection, RTCSessionDescription
 from aiortc.contrib.media import MediaPlayer
 from websockets.asyncio.client import connect
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+QUESTIONS = sorted((Path(__file__).resolve().parents[1] / "examples").glob("question*.wav"))
 
 
 async def connected(address: str, key: str, question: Path, times: list[float]) -> RTCPeerConnection:
@@ -50,14 +50,13 @@ async def visit(address: str, index: int, seconds: float) -> dict[str, float]:
     """One visitor, from the place in line to the end."""
     times: list[float] = []
     answers, skipped, step, speaking, line = 0, 0, 0.0, False, None
-    question = sorted(EXAMPLES.glob("question*.wav"))[index % len(sorted(EXAMPLES.glob("question*.wav")))]
     async with connect(address.replace("http", "ws", 1) + "/live") as control:
         await control.send(json.dumps({"type": "start"}))
         end = None
         while end is None or time.monotonic() < end:
             message = json.loads(await control.recv())
             if message["type"] == "ready":
-                line = await connected(address, message["id"], question, times)
+                line = await connected(address, message["id"], QUESTIONS[index % len(QUESTIONS)], times)
                 end = time.monotonic() + seconds
             elif message["type"] == "frame":
                 answers += message["speaking"] and not speaking
@@ -85,8 +84,7 @@ def main() -> None:
     found = asyncio.run(visits(args.address.rstrip("/"), args.count, args.seconds))
     for index, figures in enumerate(found):
         print(f"visitor {index}: " + ", ".join(f"{name} {value:.1f}" for name, value in figures.items()))
-    if found:
-        print(json.dumps(found))
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
