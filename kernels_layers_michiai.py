@@ -33,6 +33,27 @@ __m512 widened(const uint16_t* from) {
 }
 #endif
 
+template <int N>
+void score_some(const float* query, const uint16_t* keys, const int32_t* rows, int64_t count, int64_t size, float* y) {
+    for (int64_t j = 0; j < count; j += 4) {  // four keys at once
+        const uint16_t* key[4];
+        for (int r = 0; r < 4; r++) key[r] = keys + rows[std::min(j + r, count - 1)] * size;
+        Floats total[N][4] = {};
+        int64_t i = 0;
+        for (; i + WIDTH <= size; i += WIDTH)
+            for (int r = 0; r < 4; r++) {
+                const Floats part = floats_of(key[r] + i);
+                for (int n = 0; n < N; n++) total[n][r] += part * read<Floats>(query + n * size + i);
+            }
+        for (int n = 0; n < N; n++)
+            for (int r = 0; r < 4; r++) {
+                float sum = sum_of(total[n][r]);
+                for (int64_t k = i; k < size; k++) sum += query[n * size + k] * from_bf16(key[r][k]);
+                y[n * BLOCK + j + r] = sum;
+            }
+    }
+}
+
 // y [queries, BLOCK] = queries [.., size] times the keys that stand at `rows`
 void score(const float* query, int64_t queries, const uint16_t* keys, const int32_t* rows, int64_t count, int64_t size, float* y) {
 #ifdef __AVX512F__
@@ -58,12 +79,9 @@ void score(const float* query, int64_t queries, const uint16_t* keys, const int3
         return;
     }
 #endif
-    for (int64_t q = 0; q < queries; q++)
-        for (int64_t j = 0; j < count; j++) {
-            float total = 0;
-            for (int64_t i = 0; i < size; i++) total += query[q * size + i] * from_bf16(keys[rows[j] * size + i]);
-            y[q * BLOCK + j] = total;
-        }
+    int64_t q = 0;
+    for (; q + 3 <= queries; q += 3) score_some<3>(query + q * size, keys, rows, count, size, y + q * BLOCK);
+    for (; q < queries; q++) score_some<1>(query + q * size, keys, rows, count, size, y + q * BLOCK);
 }
 
 // y [N, stride] += weights [N, BLOCK] times the values that stand at `rows`
@@ -83,9 +101,20 @@ void weigh(const float* weights, const uint16_t* values, const int32_t* rows, in
         return;
     }
 #endif
+    int64_t i = 0;
+    for (; i + 4 * WIDTH <= size; i += 4 * WIDTH) {
+        Floats total[N][4];
+        for (int n = 0; n < N; n++) for (int c = 0; c < 4; c++) total[n][c] = read<Floats>(y + n * stride + i + WIDTH * c);
+        for (int64_t j = 0; j < count; j++)
+            for (int c = 0; c < 4; c++) {
+                const Floats value = floats_of(values + rows[j] * size + i + WIDTH * c);
+                for (int n = 0; n < N; n++) total[n][c] += weights[n * BLOCK + j] * value;
+            }
+        for (int n = 0; n < N; n++) for (int c = 0; c < 4; c++) write(y + n * stride + i + WIDTH * c, total[n][c]);
+    }
     for (int n = 0; n < N; n++)
         for (int64_t j = 0; j < count; j++)
-            for (int64_t i = 0; i < size; i++) y[n * stride + i] += weights[n * BLOCK + j] * from_bf16(values[rows[j] * size + i]);
+            for (int64_t k = i; k < size; k++) y[n * stride + k] += weights[n * BLOCK + j] * from_bf16(values[rows[j] * size + k]);
 }
 
 // Attention of some queries to a block of slots, put together with that to the blocks before: y [queries, 2 + size] holds of each the

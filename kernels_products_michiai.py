@@ -9,7 +9,7 @@ PRODUCTS = r"""
 #include <cstring>
 #include <vector>
 #include <omp.h>
-#ifdef __AVX512F__
+#if defined __AVX2__ || defined __AVX512F__
 #include <immintrin.h>
 #endif
 #if defined __AMX_BF16__ && defined __AMX_INT8__
@@ -20,7 +20,14 @@ PRODUCTS = r"""
 
 namespace {
 
-constexpr int ROWS = 4;     // rows of a matrix, and of its input, that are multiplied at once
+constexpr int INPUTS = 4;    // rows of an input that are multiplied at once,
+#ifdef __AVX512VNNI__
+constexpr int ROWS = 4;      // and of a matrix
+constexpr int OFFSET = 128;  // by which levels are moved up, where one factor of a product has to be unsigned
+#else
+constexpr int ROWS = 1;
+constexpr int OFFSET = 0;
+#endif
 
 struct Matrix {
     const int8_t* weight; const float* scale; const int32_t* sums;
@@ -30,7 +37,7 @@ struct Matrix {
     }
 };
 
-// int8 inputs with their scales: row m at levels + m * stride, moved up by 128 to be unsigned
+// int8 inputs with their scales: row m at levels + m * stride, moved up by OFFSET
 struct Levels { uint8_t* levels; float* scale; int64_t stride; };
 
 int64_t up_to(int64_t unit, int64_t n) { return (n + unit - 1) / unit * unit; }
@@ -41,6 +48,21 @@ uint16_t to_bf16(float x) {
     uint32_t bits; std::memcpy(&bits, &x, 4);
     return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
+
+// eight floats, which the compiler makes of what the processor has
+typedef float Floats __attribute__((vector_size(32)));
+typedef uint32_t Bits __attribute__((vector_size(32)));
+typedef uint16_t Halves __attribute__((vector_size(16)));
+constexpr int WIDTH = 8;
+
+template <class T>
+inline T read(const void* from) { T x; std::memcpy(&x, from, sizeof(T)); return x; }
+
+inline void write(float* to, Floats x) { std::memcpy(to, &x, sizeof(x)); }
+
+inline Floats floats_of(const uint16_t* from) { return (Floats)(__builtin_convertvector(read<Halves>(from), Bits) << 16); }
+
+inline float sum_of(Floats x) { return ((x[0] + x[4]) + (x[1] + x[5])) + ((x[2] + x[6]) + (x[3] + x[7])); }
 
 // e^x by a polynomial for the fraction of a power of 2 (off by 9e-8 of its value): the compiler makes vectors of it
 inline float exp_of(float x) {
@@ -70,7 +92,7 @@ void quantise(const float* x, int64_t n, int64_t m, Levels out) {
     for (int64_t i = 0; i < n; i++) largest = std::max(largest, std::fabs(x[i]));
     float inverse = 127.0f / largest;
     uint8_t* levels = out.levels + m * out.stride;
-    for (int64_t i = 0; i < n; i++) levels[i] = uint8_t(int32_t(std::nearbyint(x[i] * inverse)) + 128);
+    for (int64_t i = 0; i < n; i++) levels[i] = uint8_t(int32_t(std::nearbyint(x[i] * inverse)) + OFFSET);
     std::memset(levels + n, 0, out.stride - n);
     out.scale[m] = largest / 127.0f;
 }
@@ -113,11 +135,29 @@ void products(const uint8_t* x, int64_t stride, const int8_t* w, int64_t n, int3
             for (int r = 0; r < R; r++) sums[r][m] = _mm512_reduce_add_epi32(total[r][m]);
     }
 #else
-    for (int r = 0; r < R; r++) for (int m = 0; m < M; m++) {
-        int32_t total = 0;
-        for (int64_t i = 0; i < n; i++) total += int32_t(x[m * stride + i]) * int32_t(w[r * n + i]);
-        sums[r][m] = total;
+    static_assert(R == 1);
+    const int8_t* levels = reinterpret_cast<const int8_t*>(x);
+    int64_t i = 0;
+    std::fill(sums[0], sums[0] + M, 0);
+#ifdef __AVX2__
+    __m256i total[M] = {};
+    const __m256i ones = _mm256_set1_epi16(1);
+    for (; i + 32 <= n; i += 32) {
+        const __m256i row = read<__m256i>(w + i), size = _mm256_abs_epi8(row);
+        _mm_prefetch(reinterpret_cast<const char*>(w + i + 2048), _MM_HINT_T0);
+        for (int m = 0; m < M; m++) {  // |w| times x with the sign of w: a pair's sum is at most 2 * 127 * 127, which 16 bits hold
+            const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(read<__m256i>(levels + m * stride + i), row));
+            total[m] = _mm256_add_epi32(total[m], _mm256_madd_epi16(pairs, ones));
+        }
     }
+    for (int m = 0; m < M; m++) {
+        __m128i four = _mm_add_epi32(_mm256_castsi256_si128(total[m]), _mm256_extracti128_si256(total[m], 1));
+        four = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0b01001110));
+        sums[0][m] = _mm_cvtsi128_si32(_mm_add_epi32(four, _mm_shuffle_epi32(four, 0b10110001)));
+    }
+#endif
+    for (int m = 0; m < M; m++)
+        for (int64_t j = i; j < n; j++) sums[0][m] += int32_t(levels[m * stride + j]) * int32_t(w[j]);
 #endif
 }
 
@@ -126,13 +166,13 @@ void tile(Levels x, int64_t m, Matrix a, int64_t r, int64_t n, Emit emit) {
     int32_t sums[R][M];
     products<R, M>(x.levels + m * x.stride, x.stride, a.weight + r * n, n, sums);
     for (int i = 0; i < R; i++) for (int j = 0; j < M; j++)
-        emit(m + j, r + i, float(sums[i][j] - 128 * a.sums[r + i]) * a.scale[r + i] * x.scale[m + j]);
+        emit(m + j, r + i, float(sums[i][j] - OFFSET * a.sums[r + i]) * a.scale[r + i] * x.scale[m + j]);
 }
 
 template <int R, class Emit>
 void strip(Levels x, int64_t M, Matrix a, int64_t r, int64_t n, Emit emit) {
     int64_t m = 0;
-    for (; m + ROWS <= M; m += ROWS) tile<R, ROWS>(x, m, a, r, n, emit);
+    for (; m + INPUTS <= M; m += INPUTS) tile<R, INPUTS>(x, m, a, r, n, emit);
     switch (M - m) {
         case 3: tile<R, 3>(x, m, a, r, n, emit); break;
         case 2: tile<R, 2>(x, m, a, r, n, emit); break;
@@ -192,7 +232,7 @@ void multiply_tiles(const uint8_t* inputs, Levels x, int64_t M, Matrix a, int64_
             for (int64_t j = m; j < std::min(m + 32, M); j++)
                 for (int64_t i = r; i < std::min(r + 32, last); i++) {
                     const int32_t sum = sums[(i - r) / 16 * 2 + (j - m) / 16][(i - r) % 16][(j - m) % 16];
-                    emit(j, i, float(sum - 128 * a.sums[i]) * a.scale[i] * x.scale[j]);
+                    emit(j, i, float(sum - OFFSET * a.sums[i]) * a.scale[i] * x.scale[j]);
                 }
         }
 }

@@ -27,10 +27,12 @@ struct Buffer {
 };
 
 // y [32, 32] = sum over taps j of rows a + j * step, each of n values, times the tiles of w: [taps][n / 32][2][16][16][2].
-// Rows beyond the first 16 are computed if `both`.
-void product(const uint16_t* a, int64_t stride, int64_t step, int64_t taps, int64_t n, const uint16_t* w, bool both, float* y) {
+// The first `count` rows are computed, and some of those beyond.
+void product(const uint16_t* a, int64_t stride, int64_t step, int64_t taps, int64_t n, const uint16_t* w, int64_t count,
+             float* y) {
 #ifdef TILED
     if (TILES) {
+        const bool both = count > TILE / 2;
         _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
         for (int64_t j = 0; j < taps; j++)
             for (int64_t c = 0; c < n; c += 32, w += 1024) {
@@ -52,10 +54,10 @@ void product(const uint16_t* a, int64_t stride, int64_t step, int64_t taps, int6
         return;
     }
 #endif
-    constexpr int GROUP = 8;
-    for (int r = 0; r < (both ? TILE : TILE / 2); r += GROUP) {
-        const uint16_t* tiles = w;
 #ifdef __AVX512BF16__
+    constexpr int GROUP = 8;
+    for (int64_t r = 0; r < count; r += GROUP) {
+        const uint16_t* tiles = w;
         __m512 total[GROUP][2];
         for (int i = 0; i < GROUP; i++) total[i][0] = total[i][1] = _mm512_setzero_ps();
         for (int64_t j = 0; j < taps; j++)
@@ -73,23 +75,38 @@ void product(const uint16_t* a, int64_t stride, int64_t step, int64_t taps, int6
                 }
         for (int i = 0; i < GROUP; i++)
             for (int k = 0; k < 2; k++) _mm512_storeu_ps(y + (r + i) * TILE + 16 * k, total[i][k]);
-#else
-        float total[GROUP][TILE] = {};
-        for (int64_t j = 0; j < taps; j++)
-            for (int64_t c = 0; c < n; c += 32, tiles += 1024)
-                for (int k = 0; k < 16; k++)
-                    for (int i = 0; i < GROUP; i++) {
-                        const uint16_t* pair = a + (r + i) * stride + j * step + c + 2 * k;
-                        const float first = from_bf16(pair[0]), second = from_bf16(pair[1]);
-                        for (int h = 0; h < 2; h++)
-                            for (int m = 0; m < 16; m++) {
-                                const uint16_t* weight = tiles + 512 * h + k * 32 + 2 * m;
-                                total[i][16 * h + m] += first * from_bf16(weight[0]) + second * from_bf16(weight[1]);
-                            }
-                    }
-        std::memcpy(y + r * TILE, total, sizeof(total));
-#endif
     }
+#else
+    constexpr int GROUP = 4;
+    alignas(32) float left[TILE][TILE], right[TILE][TILE];
+    const int64_t rows = up_to(GROUP, count);
+    std::fill(y, y + rows * TILE, 0.0f);
+    for (int64_t j = 0; j < taps; j++)
+        for (int64_t c = 0; c < n; c += TILE) {
+            for (int64_t r = 0; r < rows; r++)
+                for (int i = 0; i < TILE; i += WIDTH) write(left[r] + i, floats_of(a + r * stride + j * step + c + i));
+            for (int half = 0; half < TILE; half += 16)
+                for (int k = 0; k < TILE; k += 2, w += TILE)
+                    for (int i = 0; i < 16; i += WIDTH) {
+                        const Bits pairs = read<Bits>(w + 2 * i);
+                        write(right[k] + half + i, (Floats)(pairs << 16));
+                        write(right[k + 1] + half + i, (Floats)(pairs & 0xffff0000u));
+                    }
+            for (int64_t r = 0; r < rows; r += GROUP)
+                for (int column = 0; column < TILE; column += 2 * WIDTH) {
+                    const float *in = left[r], *weights = right[0] + column;
+                    float* to = y + r * TILE + column;
+                    Floats total[GROUP][2];
+                    for (int i = 0; i < GROUP; i++) for (int v = 0; v < 2; v++) total[i][v] = read<Floats>(to + i * TILE + v * WIDTH);
+                    #pragma GCC unroll 8
+                    for (int k = 0; k < TILE; k++) {
+                        const Floats one = read<Floats>(weights + k * TILE), other = read<Floats>(weights + k * TILE + WIDTH);
+                        for (int i = 0; i < GROUP; i++) { total[i][0] += in[i * TILE + k] * one; total[i][1] += in[i * TILE + k] * other; }
+                    }
+                    for (int i = 0; i < GROUP; i++) for (int v = 0; v < 2; v++) write(to + i * TILE + v * WIDTH, total[i][v]);
+                }
+        }
+#endif
 }
 
 // Rows of `a` times the columns of block number `block`: emit(t, 32 values) for t = 0 .. rows - 1
@@ -98,7 +115,7 @@ void columns(const uint16_t* a, int64_t rows, int64_t n, int64_t taps, int64_t d
     alignas(64) float y[TILE * TILE];
     for (int64_t t = 0; t < rows; t += TILE) {
         const int64_t count = std::min<int64_t>(TILE, rows - t);
-        product(a + t * n, n, dilation * n, taps, n, w + block * TILE * taps * n, count > TILE / 2, y);
+        product(a + t * n, n, dilation * n, taps, n, w + block * TILE * taps * n, count, y);
         for (int64_t i = 0; i < count; i++) emit(t + i, y + i * TILE);
     }
 }

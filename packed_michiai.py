@@ -19,9 +19,7 @@ from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamStat
 
 ENGINE = "fbgemm"
 VNNI = torch.cpu._is_vnni_supported()
-LEVELS = (
-    127 if VNNI else 63
-)  # without VNNI the kernel adds pairs of products in 16 bits, which must not overflow
+LEVELS = 127 if VNNI else 63  # without VNNI, FBGEMM adds pairs of products in 16 bits: inputs, moved up to be unsigned, have 7 bits there
 
 
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +82,7 @@ class Int8Rows(nn.Module):
         rows = x.float().flatten(0, -2)
         size = rows.abs().amax(-1, keepdim=True).clamp(min=1e-12)
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            rows / size, 1 / LEVELS, 128, self._packed
+            rows / size, 1 / LEVELS, LEVELS + 1, self._packed
         )
         y = y * size if self.bias is None else torch.addcmul(self.bias, y - self.bias, size)
         return y.view(*x.shape[:-1], -1)

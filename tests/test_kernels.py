@@ -25,6 +25,7 @@ PROCESSORS = {
     "without tiles": ("-mno-amx-bf16", "-mno-amx-int8"),
     "without bfloat16": ("-mno-amx-bf16", "-mno-amx-int8", "-mno-avx512bf16"),
     "without AVX-512": ("-mno-amx-bf16", "-mno-amx-int8", "-mno-avx512f"),
+    "without AVX2": ("-mno-amx-bf16", "-mno-amx-int8", "-mno-avx2"),
 }
 
 
