@@ -63,6 +63,8 @@ class Batch:
 
     def add(self, session: DuplexSession) -> None:
         """From now on the session goes through the model with the others; it is used as before."""
+        if session.model is not self.model:
+            raise ValueError("the session is of another model than the batch; expected one made by the same model's session()")
         if session.batch is not None or session.closed:
             raise ValueError("the session is in a batch already, or closed; expected an open one of its own")
         if session.guided or session.options.flow_steps != 1:
@@ -116,8 +118,9 @@ class Batch:
 
     def push(self, given: Sequence[tuple[DuplexSession, Any, int | None]]) -> list[list[Frame]]:
         """User audio of different sessions, each as `DuplexSession.push` takes it -> of each the frames that are now complete."""
-        for session, pcm, rate in given:
-            session.hear(pcm, rate)
+        heard = [(session, session.checked(pcm, rate)) for session, pcm, rate in given]  # of all, before anybody takes anything in
+        for session, sound in heard:
+            session.take(*sound)
         return self.frames([session for session, _, _ in given])
 
     def frames(self, sessions: Sequence[DuplexSession]) -> list[list[Frame]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .configuration_michiai import MichiAIConfig, exact_div
-from .streaming_michiai import CausalConvLast, StreamState, join_past, name_modules
+from .streaming_michiai import CausalConvLast, Exact, StreamState, join_past, name_modules
 
 
 def mel_scale(hertz: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def mel_filters(sampling_rate: int, n_fft: int, bins: int) -> Tensor:
     return triangles / triangles.sum(0)
 
 
-class LogMel(nn.Module):
+class LogMel(Exact):
     """Causal log-mel spectrum: [B, N] -> [B, bins, N / hop]; frame m ends with sample (m + 1) * hop - 1."""
 
     FLOOR = 1e-2  # about -75 dB of full scale: what lies below is silence

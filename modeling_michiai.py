@@ -9,7 +9,9 @@
 B batch, T frames, N samples, D backbone width, L latent width, V vocabulary.
 """
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from string import punctuation
 from typing import Any
@@ -80,6 +82,7 @@ class MichiAIModel(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "audio"
     _supports_sdpa = True
+    _keep_in_fp32_modules_strict = ["mel", "vocoder.head"]  # those that are `Exact`
     _tied_weights_keys = {
         "backbone.language_model.lm_head.weight": "backbone.language_model.model.embed_tokens.weight"
     }
@@ -93,6 +96,7 @@ class MichiAIModel(PreTrainedModel):
         self.vocoder = Vocoder(config)
         self.register_buffer("default_voice", torch.zeros(DEFAULT_VOICE_FRAMES, config.latent_dim))
         self._tokenizer: Any = None
+        self._tokenizer_from: Any = None  # the folder or repository, and how to get there
         self.runner: Any = None  # runs `frame` in another way, as `optimize` sets it up
         name_modules(self)
         if config.optimized is not None:
@@ -104,6 +108,7 @@ class MichiAIModel(PreTrainedModel):
         """As of every transformers model, but a checkpoint that does not fit is refused: no part is ever
         left random.
         """
+        name = str(args[0] if args else kwargs["pretrained_model_name_or_path"])
         model, info = super().from_pretrained(
             *args, output_loading_info=True, **{**kwargs, "ignore_mismatched_sizes": True}
         )
@@ -118,7 +123,16 @@ class MichiAIModel(PreTrainedModel):
             prepare(model)
         else:
             arrange_convolutions(model)
+        how = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "local_files_only") if key in kwargs}
+        model._tokenizer_from = (os.path.abspath(name) if os.path.isdir(name) else name), how
         return (model, info) if output_loading_info else model
+
+    def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
+        """As of every transformers model, and beside it the tokenizer, where it has one: without that it does not converse."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if self._tokenizer or self._tokenizer_from:
+            with suppress(OSError, ValueError):
+                self.tokenizer.save_pretrained(save_directory)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -308,7 +322,8 @@ class MichiAIModel(PreTrainedModel):
     def tokenizer(self) -> Any:
         """The text LLM's tokenizer, loaded from where the model came from; may be set."""
         if self._tokenizer is None:
-            self._tokenizer = AutoTokenizer.from_pretrained(self.config._name_or_path, trust_remote_code=True)
+            name, how = self._tokenizer_from or (self.config._name_or_path, {})
+            self._tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True, **how)
         return self._tokenizer
 
     @tokenizer.setter
@@ -326,16 +341,16 @@ class MichiAIModel(PreTrainedModel):
         return self.backbone.language_model.generate(*args, **kwargs)
 
     def voice(self, reference: Audio) -> Voice:
-        """A reusable Voice from 1 to 30 s of reference audio: a path or (array, rate)."""
-        return Voice.from_audio(self, reference)
+        """A reusable Voice from 1 to 30 s of reference audio, a path or (array, rate), or from a file written by `Voice.save`."""
+        return Voice.of(self, reference)
 
     def session(
         self,
         *,
-        voice: Voice | None = None,
+        voice: Voice | Audio | None = None,
         instructions: str = "",
         context: str = "",
-        options: GenerationOptions | None = None,
+        options: GenerationOptions | dict | None = None,
         seed: int = 0,
     ) -> DuplexSession:
         """A conversation. It owns all memory; any number of them share the model."""
@@ -351,10 +366,10 @@ class MichiAIModel(PreTrainedModel):
         self,
         audio: Audio,
         *,
-        voice: Voice | None = None,
+        voice: Voice | Audio | None = None,
         instructions: str = "",
         context: str = "",
-        options: GenerationOptions | None = None,
+        options: GenerationOptions | dict | None = None,
         seed: int = 0,
         progress: bool = False,
     ) -> Reply:
@@ -372,8 +387,8 @@ class MichiAIModel(PreTrainedModel):
         self,
         text: str,
         *,
-        voice: Voice | None = None,
-        options: GenerationOptions | None = None,
+        voice: Voice | Audio | None = None,
+        options: GenerationOptions | dict | None = None,
         seed: int = 0,
     ) -> Tensor:
         """Text -> waveform [N], float32 at `config.sampling_rate`."""
@@ -383,8 +398,8 @@ class MichiAIModel(PreTrainedModel):
         self,
         text: str,
         *,
-        voice: Voice | None = None,
-        options: GenerationOptions | None = None,
+        voice: Voice | Audio | None = None,
+        options: GenerationOptions | dict | None = None,
         seed: int = 0,
     ) -> Iterator[Tensor]:
         """The frames of `speak` as they come."""

@@ -29,7 +29,6 @@ from torch.jit import _trace as trace
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from .backbone_michiai import ENTERING
-from .codec_michiai import LogMel
 from .streaming_michiai import StreamState, one_by_one, through
 
 # runs before a record counts: libraries choose their kernels, and TorchScript its plan, in the first ones
@@ -411,9 +410,5 @@ def use_graph(model: Any, device: str = "cuda") -> Any:
             "optimize was asked for 'cuda', but torch finds no CUDA device here; expected 'cpu-int8'"
         )
     model.to(device, torch.bfloat16).requires_grad_(False).eval()
-    for part in model.modules():  # what touches samples stays exact
-        if isinstance(part, LogMel):
-            part.float()
-    model.vocoder.head.float()
     model.runner = GraphRunner(model)
     return model

@@ -4,11 +4,13 @@
     for frame in session.push(pcm, sampling_rate=48000): ...
 """
 
+import math
+import numbers
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -43,6 +45,21 @@ class GenerationOptions:
                 continue
             if not (isinstance(value, int | float) and 0 <= value < 1e6):
                 raise ValueError(f"{name} is {value!r}; expected a number of 0 or more")
+        if 0 < self.text_temperature < 1e-3:
+            raise ValueError(f"text_temperature is {self.text_temperature!r}; expected 0 (the most likely token) or 0.001 and more")
+        if not 0 < self.say_threshold < 1:
+            raise ValueError(f"say_threshold is {self.say_threshold!r}; expected a probability between 0 and 1, not these themselves")
+
+
+    @classmethod
+    def of(cls, options: Any) -> "GenerationOptions":
+        """Options as they are, by name, or the usual ones."""
+        if options is None or hasattr(options, "flow_steps"):
+            return options or cls()
+        known = [option.name for option in fields(cls)]
+        if not isinstance(options, Mapping) or not set(options) <= set(known):
+            raise ValueError(f"options are {options!r}; expected GenerationOptions, or a dict of some of {', '.join(known)}")
+        return cls(**options)
 
 
 @dataclass(frozen=True)
@@ -80,11 +97,11 @@ class Reply:
 
         The model's times are those of its turn; the user's are those of the words becoming known.
         """
-        step = len(self.frames[0].audio) / self.sampling_rate if self.frames else 0.0
+        step, first = (len(self.frames[0].audio) / self.sampling_rate, self.frames[0].index) if self.frames else (0.0, 0)
         rows: list[list] = []
         last: dict[str, list] = {}
         for frame in self.frames:
-            now = frame.index * step
+            now = (frame.index - first) * step
             for who, text in (("user", frame.user_text), ("michi", frame.text)):
                 row = last.get(who)
                 go_on = row is not None and now - row[1] < (1.0 if who == "user" else 0.5 * step + step)
@@ -111,16 +128,18 @@ class DuplexSession:
 
     Args:
         model: a MichiAIModel; sessions never write to it.
-        voice: in which to speak; None: the checkpoint's own.
+        voice: in which to speak, a Voice or whatever `model.voice` makes one of; None: the checkpoint's own.
         instructions, context: text that stands before the conversation.
-        options: GenerationOptions.
+        options: GenerationOptions, or some of them by name.
         seed: of all random draws.
     """
 
-    def __init__(self, model: Any, *, voice: Voice | None = None, instructions: str = "", context: str = "",
-                 options: GenerationOptions | None = None, seed: int = 0) -> None:
-        self.model, self.config, self.options, self.seed = model, model.config, options or GenerationOptions(), seed
-        self.voice = (voice or Voice(model.default_voice.float().cpu())).check(self.config)
+    def __init__(self, model: Any, *, voice: Any = None, instructions: str = "", context: str = "", options: Any = None,
+                 seed: int = 0) -> None:
+        if not isinstance(seed, numbers.Integral):
+            raise ValueError(f"seed is {seed!r}; expected a whole number")
+        self.model, self.config, self.options, self.seed = model, model.config, GenerationOptions.of(options), int(seed)
+        self.voice = (Voice(model.default_voice.float().cpu()) if voice is None else Voice.of(model, voice)).check(self.config)
         guidance = self.options.voice_guidance
         guidance = self.config.speak_config.guidance if guidance is None else guidance
         self._guidance = guidance if voice is not None else 0.0  # the checkpoint's own voice needs none
@@ -148,6 +167,9 @@ class DuplexSession:
         self._queue: list[int] | None = None  # tokens that `read` wants said
         self.index, self.speaking, self._since, self._stopping = 0, False, 0, False
         self._unsaid, self._owing = 1.0, False  # probability that nothing new is said yet; whether the user waits for an answer
+        self._told: list[Tensor] = []  # what was injected and waits for a moment when nobody speaks
+        self._heard = -math.inf  # index of the newest word of the user
+        self._form = self.config.optimized
         self.model.prompt(state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype), self._guidance)
         self.model.expect(state, self._expected)
         if self.state is None:
@@ -160,7 +182,7 @@ class DuplexSession:
         """A second conversation with the same past, of its own memory."""
         self._check_open()
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, batch=None)
+        twin.__dict__.update(self.__dict__, batch=None, _told=list(self._told), _queue=self._queue and list(self._queue))
         twin.state = self.batch.get(self) if self.state is None else self.state.fork()
         twin._generator = torch.Generator()
         twin._generator.set_state(self._generator.get_state())
@@ -215,7 +237,11 @@ class DuplexSession:
         return f" {text}" if text.startswith("<") else text
 
     def inject(self, text: str) -> None:
-        """Context that becomes known now; it costs compute, not audio time. Its words are likelier to be heard from now on."""
+        """Context that becomes known as soon as nobody speaks, now if nobody does; it costs compute, not audio time.
+
+        It stands between two turns, as in training: in the midst of a sentence, the model would lose the thread. Its words are likelier
+        to be heard from now on.
+        """
         self._check_open()
         text = self.normal(text)
         tokens = self._tokens(f"<context> {text} <user>")
@@ -223,8 +249,17 @@ class DuplexSession:
             raise ValueError(f"the injected text takes {tokens.shape[1]} positions; expected at most {self.config.text_window // 2}, "
                              "half of the text window: inject it in parts, or shorten it")
         with self._memory() as state:
-            self.model.inject(state, tokens.to(self.model.default_voice.device))
             self.model.expect(state, text)
+        self._told.append(tokens)
+        self._take_in()
+
+    def _take_in(self) -> None:
+        """What was injected, unless somebody speaks: the model, or the user, whose words come less than a second apart."""
+        if not self._told or self.speaking or self.index - self._heard < self.config.frame_rate:
+            return
+        with self._memory() as state:
+            self.model.inject(state, torch.cat(self._told, 1).to(self.model.default_voice.device))
+        self._told = []
 
     def stop(self) -> None:
         """Fall silent with the next frame, in the midst of a word if need be; nothing happens while the model is silent."""
@@ -245,6 +280,7 @@ class DuplexSession:
 
     def frames(self) -> list[Frame]:
         """The frames that are due by what was heard."""
+        self._check_open()
         if self.state is None:
             return self.batch.frames([self])[0]
         frames = []
@@ -254,9 +290,18 @@ class DuplexSession:
 
     def hear(self, pcm: Any, sampling_rate: int | None = None) -> None:
         """Take user audio in, as `push` does, and answer nothing yet."""
+        self.take(*self.checked(pcm, sampling_rate))
+
+    def checked(self, pcm: Any, sampling_rate: int | None = None) -> tuple[Tensor, int]:
+        """User audio as `push` takes it -> mono, and its rate; raises where something is wrong with it, before anything is remembered."""
         self._check_open()
-        rate = self.config.sampling_rate if sampling_rate is None else check_rate(sampling_rate)
-        chunk = to_mono(pcm)  # raises before anything is remembered
+        if self._form != self.config.optimized:
+            raise ValueError(f"the model became {self.config.optimized!r} after this session had begun; expected a session made after "
+                             "`optimize`, or reset since: its memory has another form")
+        return to_mono(pcm), self.config.sampling_rate if sampling_rate is None else check_rate(sampling_rate)
+
+    def take(self, chunk: Tensor, rate: int) -> None:
+        """Take in what was `checked`."""
         if rate != self._rate:
             rest = self._resampler.flush() if self._resampler is not None else torch.zeros(0)
             self._resampler, self._rate = StreamingResampler(rate, self.config.sampling_rate), rate
@@ -302,7 +347,10 @@ class DuplexSession:
         for part in parts:
             with self._memory() as state:
                 self.model.inject(state, self._tokens(f"{ASK_TO_READ} {part}").to(self.model.default_voice.device))
-            yield from self._say([self.special["<turn>"], *self._tokens(part)[0].tolist(), self.special["<done>"]])
+            words = [self.special["<turn>"], *self._tokens(part)[0].tolist(), self.special["<done>"]]
+            yield from self._say(words)
+            if words:  # it was stopped
+                return
 
     def _parts(self, text: str) -> Iterator[str]:
         """Sentences; of longer ones as many words at a time as the text window holds twice, asked for and said."""
@@ -319,12 +367,14 @@ class DuplexSession:
                 yield part
 
     def _say(self, tokens: list[int]) -> Iterator[Tensor]:
-        """One turn whose words are given."""
+        """One turn whose words are given, which are taken out of `tokens` as they are said."""
         self._queue = tokens
         silence = torch.zeros(self.config.frame_size)
-        while self._queue:
-            yield from (frame.audio for frame in self.push(silence))
-        self._queue = None
+        try:
+            while self._queue:
+                yield from (frame.audio for frame in self.push(silence))
+        finally:  # also if whoever listens leaves in the midst of it
+            self._queue, self._stopping = None, self.speaking
         for _ in range(2):  # the last sound dies away
             yield from (frame.audio for frame in self.push(silence))
 
@@ -347,7 +397,8 @@ class DuplexSession:
     def follow(self, out: Any, row: int, began: float) -> Frame:
         """What row `row` of a StepOutput means for this conversation; `began`: when its frame was complete."""
         token, user_token = int(out.own_text[row]), int(out.user_text[row])
-        sound = out.audio[row].float().cpu()
+        with torch.inference_mode(False):
+            sound = out.audio[row].float().cpu().clone()  # the caller's own, to do with what they like
         spent = time.perf_counter() - began
         heard = user_token > 0 and not self.speaking
         self._owing = (self._owing or heard) and token != self.special["<turn>"]
@@ -360,6 +411,9 @@ class DuplexSession:
         text = self._word(token)
         frame = Frame(self.index, sound, text, self._word(user_token), self.speaking, float(out.turn_probability[row]), spent)
         self.index += 1
+        if user_token > 0:
+            self._heard = self.index
+        self._take_in()
         return frame
 
     def choose(self, logits: Tensor) -> Tensor:
@@ -395,6 +449,9 @@ class DuplexSession:
 
     def _next_given(self, logits: Tensor) -> Tensor:
         """The next given token as soon as the model would say anything new, or has said nothing for 1.6 s."""
+        if self._stopping:
+            self._queue = []
+            return torch.full_like(logits[:, 0], self.special["<done>"], dtype=torch.long)
         pad, late = self.special["<pad>"], self.index - self._since > 20
         wanted = [self._queue[0]] if self._queue else []
         ready = wanted and (late or not self.speaking or self._something_new(logits))

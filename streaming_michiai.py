@@ -81,6 +81,17 @@ def join_past(path: str, x: Tensor, n_past: int, state: StreamState | None, dim:
     return x
 
 
+class Exact(nn.Module):
+    """Stays float32 where a model becomes bfloat16 or float16: its FFT knows neither, and they would blur quiet bands."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Exact":
+        def keep(x: Tensor) -> Tensor:
+            changed = fn(x)
+            return changed if changed.element_size() >= 4 else x.to(changed.device)
+
+        return super()._apply(keep, recurse)
+
+
 class CausalConv1d(nn.Conv1d):
     """Conv1d that sees only the past. `x` [B, C, T], T a multiple of the stride -> [B, C', T / stride]."""
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from .codec_michiai import ConvNeXtBlock
 from .configuration_michiai import MichiAIConfig, exact_div
 from .kernels_michiai import Generator
-from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, name_modules, overlap_add
+from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, Exact, StreamState, name_modules, overlap_add
 
 SLOPE = 0.1  # of the leaky rectifiers, as in HiFi-GAN
 
@@ -58,7 +58,7 @@ class UpsampleStage(nn.Module):
         return sum(block(x, state) for block in self.blocks) / len(self.blocks)
 
 
-class InverseSTFTHead(nn.Module):
+class InverseSTFTHead(Exact):
     """Log magnitude and phase of short overlapping frames -> waveform, `x` [B, T, C] -> [B, T * hop].
 
     Frame t starts at sample t * hop and reaches n_fft - hop samples beyond its own hop; what lies there waits

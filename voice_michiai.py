@@ -54,7 +54,17 @@ class Voice:
         speech = loud[loud > 0.05 * loud.max()].mean().sqrt()
         clip = audio[start * size : (start + count) * size] * (LEVEL / speech)
         latents = model.codec(clip.clamp(-1, 1)[None].to(model.default_voice.device))
-        return Voice(latents[0].float().cpu().clone())
+        with torch.inference_mode(False):
+            return Voice(latents[0].float().cpu().clone())
+
+    @staticmethod
+    def of(model: Any, source: Any) -> "Voice":
+        """A voice as it is, from a file written by `save`, or from reference audio, a path or (array, rate)."""
+        if hasattr(source, "latents"):
+            return source
+        if isinstance(source, str | Path) and Path(source).suffix == ".safetensors":
+            return Voice.load(source)
+        return Voice.from_audio(model, source)
 
     def check(self, config: Any) -> "Voice":
         """Itself, if it fits a model."""

@@ -152,5 +152,13 @@ def test_errors(talker: MichiAIModel) -> None:
     first.close()
     batch.add(second)
     assert len(second.push(np.zeros(1280, np.float32))) == 1
+    both, silence, third = talker.batch(2), np.zeros(1280, np.float32), talker.session()
+    both.add(third)
+    both.add(talker.session())
+    with pytest.raises(ValueError, match="NaN"):  # of one: the other's sound is not taken twice when all is given again
+        both.push([(third, silence, None), (both.sessions[1], np.full(1280, np.nan, np.float32), None)])
+    assert [len(frames) for frames in both.push([(session, silence, None) for session in both.sessions])] == [1, 1]
+    with pytest.raises(ValueError, match="of another model than the batch"):
+        batch.add(copy.deepcopy(talker).session())
     with pytest.raises(ValueError, match="closed; expected an open one|or closed"):
         batch.add(first)

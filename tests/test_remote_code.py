@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import ROOT
+from michiai.modeling_michiai import MichiAIModel
+
+from helpers import ROOT, speech
 
 LOADER = """
 import json, sys, torch
@@ -93,6 +95,24 @@ def test_the_clone_itself_loads(tmp_path: Path) -> None:
     assert (copy / "model.safetensors").stat().st_size <= 32 * 2**20
     result = load_elsewhere(str(copy), tmp_path / "out")
     assert result["parameters"] < 17e6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_other_dtypes_converse(folder: Path, dtype: torch.dtype) -> None:
+    loaded, moved = MichiAIModel.from_pretrained(folder, dtype=dtype), MichiAIModel.from_pretrained(folder).to(dtype)
+    for model in (loaded, moved):
+        assert model.dtype == dtype and model.listen.mel.window.dtype == model.vocoder.head.window.dtype == torch.float32
+        assert model.speak("nine").isfinite().all() and len(model.session().push(speech(0.5))) == 6
+        assert torch.equal(model.listen.mel.filters, MichiAIModel.from_pretrained(folder).listen.mel.filters)
+
+
+def test_what_is_saved_converses(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    model = MichiAIModel.from_pretrained(".")
+    monkeypatch.chdir(tmp_path)  # the tokenizer is read only now
+    model.save_pretrained(tmp_path / "saved")
+    sounds = [m.session(context="nine").push(speech(0.5)) for m in (model, MichiAIModel.from_pretrained(tmp_path / "saved"))]
+    assert all(torch.allclose(a.audio, b.audio, atol=1e-5) for a, b in zip(*sounds, strict=True))
 
 
 def test_weights_that_do_not_fit_are_named(folder: Path, tmp_path: Path) -> None:

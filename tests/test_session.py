@@ -109,6 +109,16 @@ def test_formats_of_samples(model, form: str) -> None:
     assert same(model.session().push(given), model.session().push(pcm.astype(np.float32)))
 
 
+def test_stereo_chunks_of_any_size_give_the_same_bits(model) -> None:
+    pcm = np.stack([speech(0.5), speech(0.5, seed=1)], 1)
+    assert same(pushed(model.session(), pcm, [1, 0, 2, 1, 7996]), model.session().push(pcm))
+
+
+def test_what_a_frame_gives_is_the_callers_own(model) -> None:
+    model.session().push(speech(0.1))[0].audio.mul_(0.5)
+    model.voice((speech(2.0), 16_000)).latents.mul_(0.5)
+
+
 @pytest.mark.parametrize("rate", [48_000, 44_100, 8_000])
 def test_other_rates(model, rate: int) -> None:
     pcm = speech(1.5, rate)
@@ -159,6 +169,44 @@ def test_injected_text_changes_what_follows_and_takes_no_audio_time(model) -> No
     assert [f.index for f in a] == [f.index for f in b] and not same(a, b)
 
 
+def test_what_is_injected_waits_until_nobody_speaks(model, monkeypatch) -> None:
+    own = {20: "<turn>", 30: "<done>"}
+    session, told = model.session(), []
+
+    def step(audio, state, noise, flow_steps, choose) -> StepOutput:
+        token = model.config.special_tokens[own.get(session.index, "<pad>")]
+        word = torch.tensor([5 * (session.index == 5)])
+        return StepOutput(torch.zeros(1, FRAME), torch.tensor([token]), word, torch.zeros(1), torch.zeros(1, 9), noise)
+
+    monkeypatch.setattr(model, "step", step)
+    monkeypatch.setattr(model, "inject", lambda state, tokens: told.append((session.index, model.tokenizer.decode(tokens[0]).strip())))
+    for index in range(40):
+        if index in (2, 8, 22, 25):  # nobody has spoken; the user has just; it speaks
+            session.inject(f"it is {index}")
+        twin = session.fork()
+        session.push(np.zeros(FRAME, np.float32))
+    one, other = "<context> it is twenty two<user>", "<context> it is twenty five<user>"
+    assert told == [(2, "<context> it is two<user>"), (19, "<context> it is eight<user>"), (31, one + other)]
+    assert twin._told == []
+
+
+def test_whoever_stops_or_leaves_what_is_read_is_answered_again(model) -> None:
+    for leave in (False, True):
+        session, sounds = model.session(), 0
+        reading = session.read("one two three four. five six seven eight.")
+        for _ in reading:
+            sounds += 1
+            twin = session.fork()
+            if session.speaking and leave:
+                reading.close()
+            elif session.speaking:
+                session.stop()
+        assert session._queue is None and sounds < 40
+        assert twin._queue is None or twin._queue is not session._queue
+        frames = session.push(speech(4.0))
+        assert not frames[0].speaking and any(frame.text for frame in frames)  # the random model talks as it likes
+
+
 def test_a_long_session_has_flat_memory(model) -> None:
     session, shapes = model.session(context="the train leaves at nine"), []
     for i in range(8):
@@ -175,6 +223,7 @@ def test_a_closed_session_says_so(model) -> None:
     for use in (
         lambda: session.push(speech(0.2)),
         lambda: session.inject("hello"),
+        session.frames,
         session.fork,
         session.reset,
     ):
@@ -193,6 +242,9 @@ def test_converse_is_time_synchronous_and_ends(model) -> None:
     assert reply.text == "".join(f.text for f in reply.frames).strip()
     for start, end, who, text in reply.transcript():
         assert 0 <= start < end and who in ("user", "michi") and isinstance(text, str)
+    with model.session(options=options) as session:  # a second recording is told from its own beginning
+        replies = [session.converse((speech(2.03), 16_000)) for _ in range(2)]
+        assert all(end < len(reply.audio) / 16_000 + 0.01 for reply in replies for _, end, _, _ in reply.transcript())
 
 
 def test_speak_says_all_words_and_stops(model) -> None:
@@ -242,6 +294,8 @@ def test_voice_from_audio_saved_and_loaded(model, tmp_path) -> None:
     assert torch.equal(loaded.latents, voice.latents)
     assert same(model.session(voice=voice).push(speech(0.5)), model.session(voice=loaded).push(speech(0.5)))
     assert not same(model.session(voice=voice).push(speech(0.5)), model.session().push(speech(0.5)))
+    for given in (tmp_path / "v.safetensors", (speech(4.0, 22_050), 22_050)):  # whatever model.voice makes a voice of
+        assert torch.equal(model.session(voice=given).voice.latents, voice.latents)
 
 
 def test_only_a_given_voice_is_guided(model, monkeypatch) -> None:
@@ -346,9 +400,20 @@ def test_a_voice_of_another_checkpoint_or_no_voice_is_named(model, tmp_path) -> 
         ({"flow_steps": 1.5}, ValueError, "flow_steps is 1.5"),
         ({"text_temperature": -1}, ValueError, "text_temperature is -1; expected"),
         ({"noise_temperature": float("nan")}, ValueError, "noise_temperature is nan"),
+        ({"text_temperature": 1e-9}, ValueError, "text_temperature is 1e-09; expected 0"),
+        ({"say_threshold": 1.5}, ValueError, "say_threshold is 1.5; expected a probability between 0 and 1"),
         ({"tempreature": 1}, TypeError, "tempreature"),
     ],
 )
 def test_bad_options_are_named(options: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         GenerationOptions(**options)
+
+
+def test_options_may_be_named_in_a_dict(model) -> None:
+    assert model.session(options={"flow_steps": 2}).options == GenerationOptions(flow_steps=2)
+    for bad in ({"steps": 2}, 3):
+        with pytest.raises(ValueError, match=r"options are .*; expected GenerationOptions, or a dict of some of flow_steps, "):
+            model.session(options=bad)
+    with pytest.raises(ValueError, match="seed is None; expected a whole number"):
+        model.session(seed=None)
