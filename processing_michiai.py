@@ -6,6 +6,7 @@ Text becomes spoken form (nobody says "9:30"), audio becomes mono float32 at the
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,12 @@ def check_rate(rate: Any, what: str = "sampling rate") -> int:
 
 
 def to_mono(samples: Any, what: str = "audio") -> Tensor:
-    """Array or tensor of any usual type, [N], [N, channels] or [channels, N] -> float32 [N] in -1 to 1."""
+    """Array or tensor of any usual type, [N], [N, channels] or, of more than 8 samples, [channels, N] -> float32 [N] in -1 to 1."""
     x = samples if isinstance(samples, Tensor) else torch.from_numpy(np.ascontiguousarray(samples))
     x = x.detach().cpu()
-    if x.ndim == 2:  # there are always fewer channels than samples
-        x = x if x.shape[0] >= x.shape[1] else x.T
-        if x.shape[1] > 8 or x.shape[0] <= x.shape[1]:
+    if x.ndim == 2:
+        x = x if x.shape[1] <= 8 else x.T  # a chunk of a stream may have fewer samples than channels
+        if x.shape[1] > 8:
             raise ValueError(
                 f"{what} has shape {tuple(samples.shape)}; expected samples x channels with at most 8 "
                 "channels: is it a batch? give one clip at a time"
@@ -217,12 +218,17 @@ class MichiAIProcessor(ProcessorMixin):
             )
         output: dict[str, Any] = {}
         if text is not None:
-            texts = [text] if isinstance(text, str) else list(text)
+            texts = list(text) if isinstance(text, Iterable) and not isinstance(text, str) else [text]
+            wrong = [one for one in texts if not isinstance(one, str)]
+            if wrong or not texts:
+                raise ValueError(f"text is {wrong[0] if wrong else text!r}; expected a str or a list of at least one, for instance 'hello'")
             texts = [" " + spoken(one) for one in texts] if self.spoken_text else texts
             kwargs.setdefault("padding", len(texts) > 1)
             kwargs.setdefault("return_token_type_ids", False)
             output |= self.tokenizer(texts, return_tensors=return_tensors, **kwargs)
         if audio is not None:
+            if isinstance(audio, list) and not audio:
+                raise ValueError("audio is []; expected a path, (array, rate) or a list of at least one; leave it out for text alone")
             clips = [self.clip(one, sampling_rate) for one in (audio if isinstance(audio, list) else [audio])]
             output["audio_lengths"] = torch.tensor([len(clip) for clip in clips])
             output["audio"] = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)

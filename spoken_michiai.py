@@ -19,24 +19,41 @@ ORDINALS = {
     "twelve": "twelfth",
 }
 CURRENCIES = {"$": ("dollar", "cent"), "€": ("euro", "cent"), "£": ("pound", "penny")}
-SYMBOLS = {"%": " percent", "&": " and ", "+": " plus ", "=": " equals ", "@": " at ", "°": " degrees"}
+LETTERS = str.maketrans(  # what NFKD leaves as it is, and would be lost, or makes another thing of: 2² is not 22
+    dict.fromkeys("\u2018\u2019\u02bc\u2032\u00b4`", "'")
+    | {"ø": "o", "ł": "l", "ß": "ss", "æ": "ae", "œ": "oe", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "\u00ad": ""}
+    | {"½": " one half ", "¼": " one quarter ", "¾": " three quarters ", "²": " squared ", "³": " cubed ", "≠": " is not "}
+)
+ABBREVIATIONS = {"dr": "doctor", "mr": "mister", "mrs": "missus", "ms": "ms", "vs": "versus", "etc": "et cetera"}
+ABBREVIATIONS |= {"e.g": "for example", "i.e": "that is"}
+SYMBOLS = {"%": " percent", "&": " and ", "+": " plus ", "=": " equals ", "@": " at ", "\u2212": " minus ", "×": " times "}
+SYMBOLS |= {"÷": " divided by ", "°c": " degrees celsius ", "°f": " degrees fahrenheit ", "°": " degrees ", "¢": " cents "}
+SIZES = ((10**9, "billion"), (10**6, "million"), (1000, "thousand"), (100, "hundred"))
+NUMBER = r"(\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
+SHORT = r"(\d{1,3}(?:\.\d+)?)"
 
 
 def number_words(number: int) -> str:
-    """0 to 999,999 in words, without "and"."""
+    """A whole number from 0 in words, without "and"."""
     if number < 20:
         return ONES[number]
     if number < 100:
         return TENS[number // 10] + (" " + ONES[number % 10] if number % 10 else "")
-    size, name = (100, "hundred") if number < 1000 else (1000, "thousand")
+    size, name = next((size, name) for size, name in SIZES if number >= size)
     rest = number % size
     return f"{number_words(number // size)} {name}" + (f" {number_words(rest)}" if rest else "")
 
 
 def digits_words(digits: str) -> str:
-    """A whole number in words; one that is longer than 999,999 or starts with 0 is read digit by digit."""
-    by_digit = len(digits) > 6 or (len(digits) > 1 and digits[0] == "0")
-    return " ".join(ONES[int(digit)] for digit in digits) if by_digit else number_words(int(digits))
+    """A whole number in words; one that starts with 0 or is longer than 999,999, without commas, is read digit by digit."""
+    plain = digits.replace(",", "")
+    by_digit = len(plain) > (6 if plain == digits else 12) or (len(plain) > 1 and plain[0] == "0")
+    return " ".join(ONES[int(digit)] for digit in plain) if by_digit else number_words(int(plain))
+
+
+def pair_words(pair: int) -> str:
+    """1 to 99 as after an hour or a century."""
+    return f"oh {ONES[pair]}" if pair < 10 else number_words(pair)
 
 
 def ordinal_words(digits: str) -> str:
@@ -49,45 +66,75 @@ def time_words(match: re.Match) -> str:
     hour, minute = int(match[1]), int(match[2])
     if hour > 24 or minute > 59:
         return f"{number_words(hour)} {digits_words(match[2])}"
-    minutes = "" if not minute else f" oh {ONES[minute]}" if minute < 10 else f" {number_words(minute)}"
-    return number_words(hour) + (minutes or " o'clock") if not match[3] or minutes else number_words(hour)
+    return f"{number_words(hour)} {pair_words(minute)}" if minute else number_words(hour) + ("" if match[3] else " o'clock")
 
 
 def money_words(match: re.Match) -> str:
     unit, small = CURRENCIES[match[1]]
     whole, cents = match[2], int((match[3] or "0").ljust(2, "0")[:2])
-    words = f"{digits_words(whole)} {unit}{'' if whole == '1' else 's'}"
+    words = f" {digits_words(whole)} {unit}{'' if whole == '1' else 's'}"
     if cents:
         plural = "pence" if small == "penny" else small + "s"
         words += f" and {number_words(cents)} {small if cents == 1 else plural}"
-    return words
+    return words + " "
+
+
+def hyphen_words(match: re.Match) -> str:
+    return f"{match[1]} {'to' if float(match[1]) < float(match[2]) else 'minus'} "
+
+
+def year_words(match: re.Match) -> str:
+    return f"{number_words(int(match[1]))} {'hundred' if match[2] == '00' else pair_words(int(match[2]))}"
+
+
+RULES = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        # points that end no sentence
+        (rf"(?<![a-z])({'|'.join(map(re.escape, ABBREVIATIONS))})(?![a-z])\.?", lambda m: ABBREVIATIONS[m[1]]),
+        (r"(?<![a-z])[a-z](?:\.[a-z])+\b\.?", lambda m: m[0].replace(".", " ")),  # u.s., a.m.
+        (r"(?<=\w)\.(?=(?:com|org|net)\b)", " dot "),
+        (r"(?<=\d)\s*([ap])m\b", r" \1 m"),
+        # marks between numbers, and before one; never over a line's end, where "-" and "*" begin an item
+        (r"(?<![\d-])(?:\d{1,3}-)*\d{3}-\d{4}(?![\d-])", lambda m: " ".join(re.findall(r"\d", m[0]))),  # a telephone's
+        (r"(?<=[\d%)]) *[*x] *(?=[-($€£.]?\d)", " times "),
+        (r"(?<=[\d%)]) +/ +(?=[-($€£.]?\d)", " divided by "),
+        (r"(?<=[\d%)]) +[-\u2013] +(?=[-($€£.]?\d)(?!\d+:)", " minus "),
+        (rf"(?<![\w.,:/-]){SHORT}-(?=[$€£]?{SHORT}(?![\d/-]|[.,:]\d))", hyphen_words),
+        (r"(?<=\d)\u2013(?=\d)", " to "),
+        (r"(?<!\w)-(?=[$€£.]?\d)", " minus "),
+        # numbers, those with most around them first
+        (r"([$€£])\s*([\d.,]*\d)\s+([mb]illion)\b", lambda m: f"{m[2]} {m[3]} {CURRENCIES[m[1]][0]}s"),
+        (rf"(?<![$€£\d.,])({NUMBER}(?:\.\d+)?)\s*([$€£])(?!\s*\d)", r"\3\1"),
+        (rf"([$€£])\s*{NUMBER}(?:\.(\d{{1,2}})\b)?", money_words),
+        (r"\b(\d{1,2}):(\d{2})\b(?=\s*([ap] m\b)?)", time_words),
+        (r"\b(\d\d)?([2-9])0s\b", lambda m: f"{m[1] or ''} {TENS[int(m[2])][:-1]}ies"),
+        (r"(?<![\w.,])(1[5-9])(\d\d)(?=s?\b)(?![.,]\d)", year_words),
+        (rf"\b{NUMBER}(?:st|nd|rd|th)\b", lambda m: ordinal_words(m[1])),
+        (r"(?<![a-z.])\.(\d+)", lambda m: f" point {' '.join(ONES[int(digit)] for digit in m[1])} "),
+        (r"[.!?;:]+(?=[\"')\]\u201d]*(?:\s|$))", " . "),  # only now: some were in numbers
+        (NUMBER, lambda m: f" {digits_words(m[1])} "),
+    )
+)
 
 
 def spoken(text: str) -> str:
     """Text as it is spoken: lower case words, numbers in words, "." between sentences and no other mark.
+
+    A hyphen between two numbers is "minus" with spaces around it; without, it is "to" from the smaller to the larger (2-3 days), else
+    "minus" (9-5), and nothing in what is longer, as a date is. "/" is "divided by" with spaces around it alone: 1/2 may be anything.
 
     >>> spoken("It's 9:30, that is $12.")
     "it's nine thirty that is twelve dollars"
     """
     if not isinstance(text, str):
         raise ValueError(f"text is {text!r} ({type(text).__name__}); expected a str, for instance 'hello'")
-    plain = unicodedata.normalize("NFKD", re.sub("[\u2018\u2019\u02bc`]", "'", text)).lower()
+    plain = unicodedata.normalize("NFKD", text.lower().translate(LETTERS)).lower()  # NFKD may bring capitals
     plain = "".join(char for char in plain if not unicodedata.combining(char))
-    plain = re.sub(r"(?<=\d),(?=\d{3}\b)", "", plain)
-    plain = re.sub(r"([$€£])\s*(\d+)(?:\.(\d{1,2})\b)?", money_words, plain)
-    plain = re.sub(r"\b(\d{1,2}):(\d{2})\b(?=\s*([ap]\.?m\b)?)", time_words, plain)
-    plain = (
-        re.sub(r"\b([ap])\.?m\b\.?(?=\s*\w|\s*$)", r"\1 m", plain)
-        if re.search(r"\b[ap]\.m\b", plain)
-        else plain
-    )
-    plain = re.sub(r"\b(\d+)(?:st|nd|rd|th)\b", lambda match: ordinal_words(match[1]), plain)
-    plain = re.sub(r"(\d)\.(\d+)", lambda m: f"{m[1]} point {' '.join(ONES[int(d)] for d in m[2])}", plain)
-    plain = re.sub(r"(?<![\w])-(?=\d)", " minus ", plain)
-    plain = re.sub(r"\d+", lambda match: f" {digits_words(match[0])} ", plain)
+    for pattern, words in RULES:
+        plain = pattern.sub(words, plain)
     for symbol, words in SYMBOLS.items():
         plain = plain.replace(symbol, words)
-    plain = re.sub(r"[.!?;:\u2026]+(?=\s|$)", " . ", plain)
     words = re.findall(rf"{SOUNDS}|[a-z]+(?:'[a-z]+)*'?|\.(?=\s)", plain + " ")
     words = [word.rstrip("'") if not word.endswith("s'") else word for word in words]
     kept = [word for i, word in enumerate(words) if word != "." or (i and words[i - 1] != ".")]

@@ -13,6 +13,8 @@ from transformers import AutoProcessor
 from michiai.processing_michiai import StreamingResampler, load_audio, resample, spoken
 from michiai.spoken_michiai import number_words
 
+from helpers import ROOT
+
 
 @pytest.mark.parametrize(
     ("given", "expected"),
@@ -33,6 +35,26 @@ from michiai.spoken_michiai import number_words
         ("Ha <laugh> well-known", "ha <laugh> well known"),
         ("1100", "one thousand one hundred"),
         ("nora", "nora"),
+        ("I am free at 9 a.m.", "i am free at nine a m"),
+        ("I am in from 10:00AM to 9:30pm.", "i am in from ten a m to nine thirty p m"),
+        ("Dr. Lee, e.g., is in the U.S. now", "doctor lee for example is in the u s now"),
+        ('He said "go." Then (a score of 3:2.) what', "he said go . then a score of three two . what"),
+        ("What is 5 - 3?", "what is five minus three"),
+        ("5-3, 5 \u2212 3, 10 \u2013 4 - 3", "five minus three five minus three ten minus four minus three"),
+        ("$5-$3, -$5 and -3.5 - -2", "five dollars minus three dollars minus five dollars and minus three point five minus minus two"),
+        ("7 \u00d7 3, 7 * 3, 7x3", "seven times three seven times three seven times three"),
+        ("8 / 2 or 8\u00f72", "eight divided by two or eight divided by two"),
+        ("3 + 4 = 7, 7 \u2260 3", "three plus four equals seven seven is not three"),
+        ("2\u00b2, 1\u00bd", "two squared one one half"),
+        ("on 2024-11-30, 24/7", "on two thousand twenty four eleven thirty twenty four seven"),
+        ("2-3 days, 9\u20135, twenty-one", "two to three days nine to five twenty one"),
+        ("call 1-800-555-1234", "call one eight zero zero five five five one two three four"),
+        ("room 5:\n- 3 cups\n* 4 jars", "room five . three cups four jars"),
+        ("S\u00f8ren and \u0141ukasz in \u00c6r\u00f8, stra\u00dfe", "soren and lukasz in aero strasse"),
+        ("$5 million, $1,000,000, 5 \u00a3, US$2", "five million dollars one million dollars five pounds us two dollars"),
+        ("-5 \u00b0C, .5, version 1.2.3x", "minus five degrees celsius point five version one point two point three x"),
+        ("in 1984, 1905 and the 1990s", "in nineteen eighty four nineteen oh five and the nineteen nineties"),
+        ("me@example.com", "me at example dot com"),
     ],
 )
 def test_spoken(given: str, expected: str) -> None:
@@ -182,6 +204,22 @@ def test_auto_processor(tmp_path, monkeypatch) -> None:
         processor(audio=wave)
     with pytest.raises(ValueError, match="neither"):
         processor()
+    for given in ({"text": []}, {"text": 5}, {"text": ["hello", None]}, {"audio": []}, {"audio": ()}):
+        with pytest.raises(ValueError, match="(text|audio) is .*; expected"):
+            processor(**given)
     processor.save_pretrained(tmp_path / "again")
     saved = json.loads((tmp_path / "again" / "processor_config.json").read_text())
     assert saved["sampling_rate"] == 24_000
+
+
+def test_a_batch_of_texts_goes_on_as_each_alone(model, folder) -> None:
+    for place in (folder, ROOT):
+        assert json.loads((place / "tokenizer_config.json").read_text())["padding_side"] == "left"
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    texts = ["hello", "tell me when the train to paris leaves please"]
+    batch = processor(text=texts)
+    said = model.generate(**batch, max_new_tokens=8, do_sample=False)[:, batch["input_ids"].shape[1] :]
+    for text, row in zip(texts, said, strict=True):
+        ids = processor(text=text)["input_ids"]
+        alone = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
+        assert torch.equal(row[: len(alone)], alone) and not row[len(alone) :].any()  # only padding after its end

@@ -36,7 +36,11 @@ def train(texts: list[str], vocab: int) -> PreTrainedTokenizerFast:
     letters = " ".join("a b c d e f g h i j k l m n o p q r s t u v w x y z".split())
     tokenizer.train_from_iterator(plain + [letters] * (len(plain) // 4), trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<done>", clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        padding_side="left",  # `generate` goes on from the last position
+        eos_token="<done>",
+        clean_up_tokenization_spaces=False,
     )
 
 
