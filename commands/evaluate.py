@@ -9,7 +9,7 @@ from pathlib import Path
 from michiai.evaluation import report
 from michiai.evaluation.load import ROOT, load_model
 
-from .shared import add_model, add_parts
+from .shared import add_model, add_parts, check_output
 
 HELP = "measure a checkpoint on held-out voices, names, numbers and questions"
 NOTES = """
@@ -66,7 +66,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--wrong", type=int, default=20, metavar="N", help="show so many wrong answers (default 20)"
     )
     p.add_argument(
-        "--json", metavar="FILE", help="write the figures and every single conversation's row to a file"
+        "--json", metavar="FILE", help="write the figures and every single conversation's row to a .json file"
     )
     p.add_argument(
         "--against", metavar="FILE", help="show how much each bar differs from that of another evaluation, written by --json"
@@ -79,6 +79,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--questions is {args.questions} and --workers is {args.workers}; expected 1 or more of both"
         )
+    if args.json:
+        check_output(args.json, (".json",))
     load_model(args.model)  # a wrong folder is said before workers start
     before = read_rows(args.against) if args.against else None
     try:
@@ -118,9 +120,9 @@ def run(args: argparse.Namespace) -> None:
     for text in tables(result, rows, args.wrong):
         print(text, end="\n\n")
     figures = plain(result)
+    print(json.dumps(figures), flush=True)  # before the file, which may fail: a full disk
     if args.json:
         Path(args.json).write_text(json.dumps({"result": figures, "rows": plain(rows)}, indent=1) + "\n")
-    print(json.dumps(figures))
 
 
 def read_rows(path: str) -> dict[str, list[dict]]:

@@ -41,6 +41,8 @@ def read_voices(model: object, folder: Path) -> dict:
 
 
 def run(args: argparse.Namespace) -> None:
+    if not 0 <= args.port <= 65_535:
+        raise ValueError(f"--port is {args.port}; expected 0 to 65535")
     check_packages("the server", NEEDS, "pip install -e .[serve]")
     import uvicorn
 

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from michiai.batch_michiai import Batch
-from michiai.processing_michiai import StreamingResampler, check_rate
+from michiai.processing_michiai import StreamingResampler
 from michiai.session_michiai import DuplexSession, Frame
 from michiai.voice_michiai import Voice
 
 RATE = 24_000  # of the protocol's PCM, unless a client asks for another
+RATES = range(8_000, 48_001, 25)  # all that are in use; a filter for any whole number would keep all clients waiting for seconds
 TAIL = 2  # frames after `<done>` in which the last sound dies away
 PAUSE = 1.0  # seconds without a word that end what the user says, should the turn gate not
 PATIENCE = 10.0  # seconds after the last sound of the client for which silence goes on to pass
@@ -40,11 +41,11 @@ def new_id(kind: str) -> str:
     return f"{kind}_{secrets.token_hex(10)}"
 
 
-def error_event(error: Exception, cause: str | None = None) -> dict:
-    """An error as the client is told it; `cause`: the `event_id` of what it answers."""
+def error_event(error: Exception, cause: Any = None) -> dict:
+    """An error as the client is told it; `cause`: the `event_id` of what it answers, if that is a text."""
     told = {name: getattr(error, name, other) for name, other in (("code", "invalid_value"), ("param", None))}
     told["message"] = " ".join(str(error).split())
-    return {"type": "error", "error": {"type": "invalid_request_error", **told, "event_id": cause}}
+    return {"type": "error", "error": {"type": "invalid_request_error", **told, "event_id": cause if isinstance(cause, str) else None}}
 
 
 def object_at(holder: dict, name: str, param: str) -> dict:
@@ -55,13 +56,21 @@ def object_at(holder: dict, name: str, param: str) -> dict:
     return value or {}
 
 
+def text_at(holder: dict, name: str, param: str, other: str | None = None) -> str:
+    """`holder[name]`, `other` where it is missing; raises where it is no text."""
+    value = other if holder.get(name) is None else holder[name]
+    if not isinstance(value, str):
+        raise RealtimeError("invalid_type", f"{param} is {value!r}; expected text", param)
+    return value
+
+
 def text_of(content: Any) -> str:
     """The text of an item's content; raises where there is anything else."""
     parts = content if isinstance(content, list) else []
     if not parts or any(not isinstance(part, dict) or part.get("type") not in ("input_text", "text") for part in parts):
         raise RealtimeError("invalid_value", "expected an item whose content is a list of input_text; "
                             "sound goes to input_audio_buffer.append", "item.content")
-    return " ".join(str(part.get("text", "")) for part in parts).strip()
+    return " ".join(text_at(part, "text", f"item.content[{i}].text") for i, part in enumerate(parts)).strip()
 
 
 class Conversation:
@@ -103,7 +112,7 @@ class Conversation:
             "response.create": lambda event: [],
             "response.cancel": self._cancel,
         }
-        if kind not in handlers:
+        if not isinstance(kind, str) or kind not in handlers:
             raise RealtimeError("unknown_event", f"type is {kind!r}; expected one of {', '.join(handlers)}", "type")
         return handlers[kind](event)
 
@@ -111,10 +120,9 @@ class Conversation:
         wanted = object_at(event, "session", "session")
         audio = object_at(wanted, "audio", "session.audio")
         sides = {side: object_at(audio, side, f"session.audio.{side}") for side in self.rates}
-        instructions, voice = wanted.get("instructions", self.instructions), sides["output"].get("voice", self.voice)
+        instructions = text_at(wanted, "instructions", "session.instructions", self.instructions)
+        voice = sides["output"].get("voice", self.voice)
         voice = voice.get("id") if isinstance(voice, dict) else voice
-        if not isinstance(instructions, str):
-            raise RealtimeError("invalid_type", f"instructions is {instructions!r}; expected text", "session.instructions")
         rates = {side: self._rate(given.get("format"), self.rates[side], f"session.audio.{side}.format") for side, given in sides.items()}
         if wanted.get("output_modalities", ["audio"]) != ["audio"]:
             raise RealtimeError("unsupported", f"output_modalities is {wanted['output_modalities']!r}; expected ['audio'], "
@@ -137,13 +145,12 @@ class Conversation:
 
     def _append(self, event: dict) -> list[dict]:
         try:
-            data = base64.b64decode(event.get("audio") or "", validate=True)
+            data = base64.b64decode(event.get("audio"), validate=True)
         except (binascii.Error, ValueError, TypeError) as error:
             raise RealtimeError("invalid_value", "audio is not base64; expected 16-bit little-endian PCM, mono", "audio") from error
         if len(data) % 2:
             raise RealtimeError("invalid_value", f"audio holds {len(data)} bytes; expected 16-bit samples, an even number", "audio")
-        if self.session is None:
-            self._begin()
+        self._begin(self._ready())
         self.waiting.append(np.frombuffer(data, "<i2").copy())  # what bytes hold may not be written to
         self.user_frame = self.session.index
         return []
@@ -156,15 +163,15 @@ class Conversation:
         item = event.get("item")
         if not isinstance(item, dict) or item.get("type") != "message" or item.get("role") not in ("system", "user"):
             raise RealtimeError("unsupported", "expected an item of type message and role system or user", "item")
-        text = text_of(item.get("content"))
+        text, key = text_of(item.get("content")), text_at(item, "id", "item.id", "") or new_id("item")
         if not text:
             raise RealtimeError("invalid_value", "the text is empty; expected a sentence: the train leaves at nine", "item.content")
-        if self.session is None:
-            self._begin()
-        self.session.inject(text)
-        item = {"id": item.get("id") or new_id("item"), "object": "realtime.item", "status": "completed",
-                **{key: item[key] for key in ("type", "role", "content")}}
-        return self._added(item)
+        session = self._ready()
+        session.inject(text)  # raises where it holds nothing to say: nothing has begun then
+        self._begin(session)
+        content = [{name: part[name] for name in ("type", "text")} for part in item["content"]]  # told again as far as it is known
+        return self._added({"id": key, "object": "realtime.item", "type": "message", "role": item["role"], "status": "completed",
+                            "content": content})
 
     def _cancel(self, event: dict) -> list[dict]:
         if self.response is None or self.tail:
@@ -180,17 +187,25 @@ class Conversation:
             return now
         if not isinstance(form, dict) or form.get("type", "audio/pcm") != "audio/pcm":
             raise RealtimeError("unsupported", f"the format is {form!r}; expected audio/pcm", param)
-        try:
-            return check_rate(form.get("rate", RATE))
-        except ValueError as error:
-            raise RealtimeError("invalid_value", str(error), f"{param}.rate") from error
+        rate = form.get("rate", RATE)
+        if rate not in RATES:
+            raise RealtimeError("invalid_value", f"rate is {rate!r}; expected a multiple of {RATES.step} from {RATES[0]} to {RATES[-1]}",
+                                f"{param}.rate")
+        return int(rate)
 
     def _begun(self, instructions: str, voice: str) -> DuplexSession:
         return self.model.session(voice=self.voices.get(voice), instructions=instructions, seed=self.seed)
 
-    def _begin(self) -> None:
-        self.session, self.prepared = self.prepared or self._begun(self.instructions, self.voice), None
-        self.batch.add(self.session)
+    def _ready(self) -> DuplexSession:
+        """The session; before the conversation, one that it may begin with."""
+        return self.session or self.prepared or self._begun(self.instructions, self.voice)
+
+    def _begin(self, session: DuplexSession) -> None:
+        """The conversation begins with this session, if it has not."""
+        if self.session is not None:
+            return
+        self.batch.add(session)
+        self.session, self.prepared = session, None
         self.resampler = StreamingResampler(self.model.config.sampling_rate, self.rates["output"])
 
     def described(self) -> dict:

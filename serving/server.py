@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from michiai.session_michiai import Frame
 from michiai.voice_michiai import Voice
@@ -78,11 +78,11 @@ class Server:
         try:
             await post(socket, [conversation.opened()])
             await self._converse(socket, conversation, inbox)
-        except (WebSocketDisconnect, RuntimeError):  # it left while it was being told something
+        except WebSocketDisconnect:  # it left while it was being told something
             pass
         except Exception:
             logger.exception("a conversation broke")
-            if socket.client_state == WebSocketState.CONNECTED:
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # it may have left
                 await socket.close(BROKEN)
         finally:
             reader.cancel()
@@ -133,8 +133,8 @@ class Server:
         try:
             event = json.loads(text)
             events = await self._run(conversation.receive, event)
-        except json.JSONDecodeError as error:
-            events = [error_event(RealtimeError("invalid_json", f"the message is not JSON ({error}); expected one object a message"))]
+        except (json.JSONDecodeError, RecursionError) as error:  # the latter: nested a thousand times
+            events = [error_event(RealtimeError("invalid_json", f"the message cannot be read ({error}); expected one JSON object"))]
         except ValueError as error:
             events = [error_event(error, event.get("event_id") if isinstance(event, dict) else None)]
         await post(socket, events)
@@ -156,5 +156,10 @@ async def read(socket: WebSocket, inbox: asyncio.Queue) -> None:
 
 
 async def post(socket: WebSocket, events: list[dict]) -> None:
+    """Tell the client these events; raises WebSocketDisconnect where it has gone."""
     for event in events:
-        await socket.send_text(json.dumps({"event_id": new_id("event"), **event}))
+        text = json.dumps({"event_id": new_id("event"), **event})
+        try:
+            await socket.send_text(text)
+        except RuntimeError as error:  # how Starlette and uvicorn say that the connection is closed
+            raise WebSocketDisconnect from error

@@ -94,6 +94,9 @@ BAD = {
     "voice file": (["speak", "hello", "out.wav", "--voice", "text.safetensors"], "text.safetensors"),
     "nothing to say": (["speak", "?!", "out.wav"], "'?!'"),
     "workers": (["evaluate", "--workers", "0"], "--workers is 0"),
+    "json": (["evaluate", "--json", "nowhere/figures.json"], "no folder 'nowhere'"),
+    "port": (["serve", "--port", "99999"], "--port is 99999"),
+    "device": (["bench", "--device", "foo"], "the device is 'foo'"),
     "against": (["evaluate", "--against", "text.txt"], "holds no evaluation"),
 }
 
@@ -113,6 +116,15 @@ def test_bad_input_is_one_line(name, folder, tmp_path, monkeypatch, capsys):
     assert main([*command, "--model", str(folder)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"michiai {command[0]}: ") and said in error and "expected" in error
+
+
+def test_figures_are_shown_before_they_are_written(folder, tmp_path, monkeypatch, capsys):
+    from michiai.evaluation import suite
+
+    monkeypatch.setattr(suite, "evaluate", lambda *_, **__: ({}, {}))
+    (tmp_path / "figures.json").mkdir()  # so that writing fails
+    assert main(["evaluate", "--model", str(folder), "--json", str(tmp_path / "figures.json")]) == 2
+    assert "weights_sha256" in json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
 @pytest.mark.parametrize(

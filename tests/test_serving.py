@@ -14,10 +14,12 @@ import pytest
 import soundfile
 import torch
 import websockets
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
 from michiai.__main__ import main
 from michiai.serving.realtime import RATE, Conversation, RealtimeError, error_event
-from michiai.serving.server import Server
+from michiai.serving.server import Server, post
 from michiai.session_michiai import Frame
 
 from helpers import ROOT
@@ -160,21 +162,27 @@ def message(**item: object) -> dict:
 
 BAD = {
     "no object": ([], "unknown_event", "type is None"),
+    "type": ({"type": ["a"]}, "unknown_event", "type is ['a']"),
     "unknown": ({"type": "response.sing"}, "unknown_event", "'response.sing'; expected one of session.update"),
     "session": (update() | {"session": 3}, "invalid_type", "session is 3; expected an object"),
     "audio": (update(audio=[1]), "invalid_type", "session.audio is"),
     "instructions": (update(instructions=3), "invalid_type", "instructions is 3"),
     "voice": (update(audio={"output": {"voice": "alloy"}}), "invalid_value", "'alloy'; expected one of default, ada"),
     "format": (update(audio={"input": {"format": {"type": "audio/pcmu"}}}), "unsupported", "expected audio/pcm"),
-    "rate": (update(audio={"output": {"format": {"type": "audio/pcm", "rate": 0}}}), "invalid_value", "rate"),
+    "rate": (update(audio={"output": {"format": {"type": "audio/pcm", "rate": 0}}}), "invalid_value", "rate is 0"),
+    "odd rate": (update(audio={"input": {"format": {"rate": 767_999}}}), "invalid_value", "expected a multiple of 25 from 8000 to 48000"),
+    "endless rate": (update(audio={"input": {"format": {"rate": float("inf")}}}), "invalid_value", "rate is inf"),
     "turns": (update(audio={"input": {"turn_detection": None}}), "unsupported", "turn_detection is null"),
     "text only": (update(output_modalities=["text"]), "unsupported", "expected ['audio']"),
     "tools": (update(tools=[{"name": "a"}]), "unsupported", "tools"),
     "not base64": ({"type": "input_audio_buffer.append", "audio": "%"}, "invalid_value", "not base64"),
     "no sound": ({"type": "input_audio_buffer.append", "audio": 3}, "invalid_value", "not base64"),
+    "nothing": ({"type": "input_audio_buffer.append"}, "invalid_value", "not base64"),
     "odd bytes": ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "invalid_value", "3 bytes"),
     "sound as item": (message(content=[{"type": "input_audio", "audio": ""}]), "invalid_value", "input_text"),
     "empty text": (message(content=[{"type": "input_text", "text": " "}]), "invalid_value", "the text is empty"),
+    "no text": (message(content=[{"type": "input_text", "text": None}]), "invalid_type", "item.content[0].text is None; expected text"),
+    "item's id": (message(id=3, content=[{"type": "input_text", "text": "nine"}]), "invalid_type", "item.id is 3; expected text"),
     "a tool's item": (message(type="function_call_output"), "unsupported", "type message"),
 }
 
@@ -188,7 +196,7 @@ def test_what_cannot_be_honoured_is_said_and_loses_nothing(name: str) -> None:
         conversation.receive(event)
     told = error_event(error.value, "event_1")["error"]
     assert told["code"] == code and words in told["message"] and told["event_id"] == "event_1"
-    assert conversation.described() == before
+    assert conversation.described() == before and conversation.session is None
     assert events_of(conversation, 16 * 0.08)[-1]["type"] == "response.done"
 
 
@@ -214,6 +222,17 @@ def test_too_long_instructions_are_refused_when_they_come(model) -> None:
     with pytest.raises(ValueError, match="expected at most"):
         conversation.receive(update(instructions="word " * 2000))
     assert conversation.instructions == "" and conversation.session is None
+
+
+def test_text_with_nothing_to_say_begins_nothing(model) -> None:
+    conversation = Conversation(model.batch(1), "michiai", {})
+    with pytest.raises(ValueError, match="can be spoken"):
+        conversation.receive(message(content=[{"type": "input_text", "text": "你好"}]))
+    assert conversation.session is None and conversation.batch.sessions == []
+    conversation.receive(update(instructions="Your name is Nora."))
+    conversation.receive(message(content=[{"type": "input_text", "text": "the train leaves at nine"}]))
+    assert conversation.batch.sessions == [conversation.session]
+    conversation.close()
 
 
 def test_instructions_are_read_once(model, monkeypatch) -> None:
@@ -244,6 +263,39 @@ def test_frames_of_two_clients_go_through_the_model_together(model) -> None:
         assert server.batch.sessions == []
 
     asyncio.run(story())
+
+
+def test_what_cannot_be_read_is_said_and_the_session_goes_on(model) -> None:
+    with TestClient(Server(model, "michiai", {}).app) as web, web.websocket_connect("/v1/realtime") as socket:
+        socket.receive_json()
+        for message in ("nine", "[" * 20_000, '{"type": ["a"], "event_id": 1e999}'):
+            socket.send_text(message)
+            told = socket.receive_json()
+            assert told["type"] == "error" and "expected one" in told["error"]["message"] and told["error"]["event_id"] is None
+        socket.send_json(update())
+        assert socket.receive_json()["type"] == "session.updated"
+
+
+def test_an_error_of_the_model_is_logged_and_closes_the_conversation(model, monkeypatch, caplog) -> None:
+    def broken(sessions: list) -> None:
+        raise RuntimeError("not enough memory")
+
+    server = Server(model, "michiai", {})
+    monkeypatch.setattr(server.batch, "frames", broken)
+    with TestClient(server.app) as web, web.websocket_connect("/v1/realtime") as socket:
+        socket.receive_json()
+        socket.send_json(append(0.08))
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_json()
+    assert closed.value.code == 1011 and "not enough memory" in caplog.text
+
+
+def test_a_failed_send_means_that_the_client_has_gone() -> None:
+    async def send_text(text: str) -> None:
+        raise RuntimeError("Unexpected ASGI message 'websocket.send'")
+
+    with pytest.raises(WebSocketDisconnect):
+        asyncio.run(post(SimpleNamespace(send_text=send_text), [{}]))
 
 
 def test_a_session_is_stopped(model) -> None:
