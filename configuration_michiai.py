@@ -211,6 +211,15 @@ class MichiAIConfig(PretrainedConfig):
         return own | {k: v for k, v in super().to_diff_dict().items() if k not in own}
 
 
+class MichiAIVocoderConfig(MichiAIConfig):
+    """The same of the vocoder as a model of its own: transformers tells models apart by the class of their configuration."""
+
+    model_type = "michiai_vocoder"
+
+    def __init__(self, **kwargs: Any) -> None:  # without one of its own, transformers would make one of its fields
+        super().__init__(**kwargs)
+
+
 SOUNDS = ("<breath>", "<laugh>", "<cough>", "<hm>")  # which both sides make
 SPECIAL_TOKENS = (
     "<pad>",  # nothing new in this frame

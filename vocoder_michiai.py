@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .codec_michiai import ConvNeXtBlock
-from .configuration_michiai import MichiAIConfig, exact_div
+from .configuration_michiai import MichiAIConfig, MichiAIVocoderConfig, exact_div
 from .kernels_michiai import Generator
 from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, Exact, StreamState, name_modules, overlap_add
 
@@ -142,7 +142,7 @@ class Vocoder(nn.Module):
 class VocoderModel(PreTrainedModel):
     """The vocoder as a model of its own: `AutoModel.from_pretrained(REPO, subfolder="vocoder")`."""
 
-    config_class = MichiAIConfig
+    config_class = MichiAIVocoderConfig
     main_input_name = "latents"
 
     def __init__(self, config: MichiAIConfig) -> None:

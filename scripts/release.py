@@ -29,7 +29,7 @@ WEIGHTS = (
     "processor_config.json",
 )
 CONTENTS = {
-    "model": (*CODE, *WEIGHTS, "README.md", "LICENSE", "examples/page.png"),
+    "model": (*CODE, *WEIGHTS, "README.md", "LICENSE", "vocoder/README.md", "examples/page.png"),
     "space": (
         *CODE,
         *WEIGHTS,
@@ -68,6 +68,9 @@ from transformers import AutoModel, AutoProcessor
 model, info = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True, output_loading_info=True)
 AutoProcessor.from_pretrained(sys.argv[1], trust_remote_code=True)
 assert not any(info.values()), info
+vocoder = AutoModel.from_pretrained(sys.argv[1], subfolder="vocoder", trust_remote_code=True)
+latents = torch.randn(1, 3, model.config.latent_dim)
+assert torch.allclose(vocoder(latents), model.vocoder(latents), atol=1e-4), "the vocoder alone sounds otherwise"
 with model.session(context="the train leaves at nine.") as session:
     frames = session.push(torch.zeros(model.config.sampling_rate))
 assert frames and all(frame.audio.isfinite().all() for frame in frames)
@@ -151,7 +154,21 @@ def write(kind: str, out: Path, source: Path = ROOT) -> Path:
         shutil.copy(source / path, folder / path)
     readme = folder / "README.md"
     readme.write_text(front_matter(readme.read_text(encoding="utf-8"), kind), encoding="utf-8")
+    if kind == "model":
+        write_vocoder(folder)
     return folder
+
+
+def write_vocoder(folder: Path) -> None:
+    """The vocoder of a model's folder as a model of its own, in a folder in it."""
+    from safetensors.torch import load_file, save_file
+
+    weights = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if name.startswith("vocoder.")}
+    save_file(weights, folder / "vocoder" / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    auto_map = {"AutoConfig": "configuration_michiai.MichiAIVocoderConfig", "AutoModel": "vocoder_michiai.VocoderModel"}
+    config |= {"model_type": "michiai_vocoder", "architectures": ["VocoderModel"], "auto_map": auto_map}
+    (folder / "vocoder" / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def check(kind: str, folder: Path, name: str) -> dict:
@@ -219,6 +236,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{kind} repository {name}: {len(files)} files, {size / 2**20:.1f} MiB")
             if args.dry_run:
                 print("".join(f"  {(ROOT / path).stat().st_size:>10,}  {path}\n" for path in files), end="")
+                if kind == "model":
+                    print("  and, taken from these, vocoder/config.json and vocoder/model.safetensors")
                 continue
             folder = write(kind, args.out)
             print(f"  written to {folder}; loaded from a simulated Hub cache: {check(kind, folder, name)}")

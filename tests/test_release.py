@@ -19,7 +19,7 @@ def test_dry_run_lists_both_and_writes_nothing(tmp_path: Path, capsys) -> None:
     assert release.main(["--dry-run", "--out", str(tmp_path), "--model", "me/m", "--space", "me/s"]) == 0
     printed = capsys.readouterr().out
     assert "model repository me/m" in printed and "space repository me/s" in printed
-    assert printed.count("model.safetensors") == 2 and printed.count("app.py") == 1
+    assert printed.count("  model.safetensors") == 2 and printed.count("app.py") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -27,6 +27,7 @@ def test_dry_run_lists_both_and_writes_nothing(tmp_path: Path, capsys) -> None:
 def test_a_folder_is_clean_and_loads_from_the_hubs_cache(kind: str, tmp_path: Path) -> None:
     folder = release.write(kind, tmp_path)
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert ("vocoder/model.safetensors" in names) == (kind == "model")
     assert "model.safetensors" in names and ("app.py" in names) == (kind == "space")
     assert not any(
         part in name for name in names for part in ("__pycache__", "test", "training", "LOG", ".git")
@@ -78,8 +79,8 @@ def test_what_is_uploaded_is_what_from_pretrained_downloads(tmp_path: Path) -> N
         repo = site.files["model", "me/m"]
         written = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         assert {name: data for name, data in repo.items() if name != ".gitattributes"} == written
-        large = {written["model.safetensors"], written["examples/page.png"]}
-        assert set(site.large.values()) == large and len(site.large) == 2, "weights and pictures go to large storage, once"
+        large = {written[name] for name in ("model.safetensors", "vocoder/model.safetensors", "examples/page.png")}
+        assert set(site.large.values()) == large and len(site.large) == 3, "weights and pictures go to large storage, once"
         loaded = run(release.LOAD_MODEL, "me/m", endpoint=site.address, home=home)
         assert loaded.returncode == 0, loaded.stderr
         assert json.loads(loaded.stdout.splitlines()[-1])["frames"] == 12

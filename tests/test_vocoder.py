@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel
 
 from michiai.codec_michiai import AudioEncoder
-from michiai.configuration_michiai import MichiAIConfig
+from michiai.configuration_michiai import MichiAIConfig, MichiAIVocoderConfig
 from michiai.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from michiai.vocoder.evaluate import word_errors
 from michiai.vocoder.losses import SpectralLoss
@@ -18,17 +18,17 @@ from michiai.vocoder_michiai import Vocoder, VocoderModel
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def tiny() -> MichiAIConfig:
+def tiny(kind: type = MichiAIConfig) -> MichiAIConfig:
     codec = {"width": 16, "depth": 1, "latent_dim": 4}
-    return MichiAIConfig(codec_config=codec, vocoder_config={"width": 16, "depth": 1, "upsample_widths": [8]})
+    return kind(codec_config=codec, vocoder_config={"width": 16, "depth": 1, "upsample_widths": [8]})
 
 
 def test_loads_from_a_subfolder_as_remote_code(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model = VocoderModel(tiny()).eval()
+    model = VocoderModel(tiny(MichiAIVocoderConfig)).eval()
     model.vocoder.latent_mean.fill_(0.5)
     model.config.auto_map = {
-        "AutoConfig": "configuration_michiai.MichiAIConfig",
+        "AutoConfig": "configuration_michiai.MichiAIVocoderConfig",
         "AutoModel": "vocoder_michiai.VocoderModel",
     }
     model.save_pretrained(tmp_path / "vocoder")
