@@ -176,7 +176,7 @@ extern "C" void follow_layers(const int64_t* plan, const Shape* shape, float* x,
     #pragma omp parallel num_threads(threads)
     {
         const int thread = omp_get_thread_num(), n = omp_get_num_threads();
-        std::vector<uint8_t> levels(M * wide);
+        std::vector<Level> levels(M * wide);
         std::vector<float> scales(M), scratch(std::max(wide, heads * size)), query(2 * Q * size), scores(Q * BLOCK), sight(Q * part);
         int64_t first, last;
         Levels q{levels.data(), scales.data(), wide};
@@ -286,7 +286,7 @@ extern "C" void follow_steered(const int64_t* plan, int64_t blocks, float* x, co
     {
         const int thread = omp_get_thread_num(), n = omp_get_num_threads();
         const int64_t wide = up_to(64, D);
-        std::vector<uint8_t> levels(M * wide);
+        std::vector<Level> levels(M * wide);
         std::vector<float> scales(M), scratch(wide);
         Levels q{levels.data(), scales.data(), wide};
         auto silu = [&](const float* from, int64_t m) {

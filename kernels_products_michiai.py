@@ -20,12 +20,13 @@ PRODUCTS = r"""
 
 namespace {
 
-constexpr int INPUTS = 4;    // rows of an input that are multiplied at once,
+constexpr int ROWS = 4;      // of a matrix that are multiplied at once, or one after the other by the same inputs
+constexpr int INPUTS = 4;    // that are multiplied at once
 #ifdef __AVX512VNNI__
-constexpr int ROWS = 4;      // and of a matrix
-constexpr int OFFSET = 128;  // by which levels are moved up, where one factor of a product has to be unsigned
+using Level = uint8_t;       // of an input: what it is multiplied as,
+constexpr int OFFSET = 128;  // and by how much it is moved up, where one factor of a product has to be unsigned
 #else
-constexpr int ROWS = 1;
+using Level = int8_t;
 constexpr int OFFSET = 0;
 #endif
 
@@ -38,7 +39,7 @@ struct Matrix {
 };
 
 // int8 inputs with their scales: row m at levels + m * stride, moved up by OFFSET
-struct Levels { uint8_t* levels; float* scale; int64_t stride; };
+struct Levels { Level* levels; float* scale; int64_t stride; };
 
 int64_t up_to(int64_t unit, int64_t n) { return (n + unit - 1) / unit * unit; }
 
@@ -91,15 +92,15 @@ void quantise(const float* x, int64_t n, int64_t m, Levels out) {
     float largest = 1e-12f;
     for (int64_t i = 0; i < n; i++) largest = std::max(largest, std::fabs(x[i]));
     float inverse = 127.0f / largest;
-    uint8_t* levels = out.levels + m * out.stride;
-    for (int64_t i = 0; i < n; i++) levels[i] = uint8_t(int32_t(std::nearbyint(x[i] * inverse)) + OFFSET);
-    std::memset(levels + n, 0, out.stride - n);
+    Level* levels = out.levels + m * out.stride;
+    for (int64_t i = 0; i < n; i++) levels[i] = Level(int32_t(std::nearbyint(x[i] * inverse)) + OFFSET);
+    std::fill(levels + n, levels + out.stride, Level(0));
     out.scale[m] = largest / 127.0f;
 }
 
 // sums[r][m] = levels of input m times row r
 template <int R, int M>
-void products(const uint8_t* x, int64_t stride, const int8_t* w, int64_t n, int32_t sums[R][M]) {
+void products(const Level* x, int64_t stride, const int8_t* w, int64_t n, int32_t sums[R][M]) {
 #ifdef __AVX512VNNI__
     __m512i total[R][M];
     for (int r = 0; r < R; r++) for (int m = 0; m < M; m++) total[r][m] = _mm512_setzero_si512();
@@ -136,7 +137,6 @@ void products(const uint8_t* x, int64_t stride, const int8_t* w, int64_t n, int3
     }
 #else
     static_assert(R == 1);
-    const int8_t* levels = reinterpret_cast<const int8_t*>(x);
     int64_t i = 0;
     std::fill(sums[0], sums[0] + M, 0);
 #ifdef __AVX2__
@@ -146,7 +146,7 @@ void products(const uint8_t* x, int64_t stride, const int8_t* w, int64_t n, int3
         const __m256i row = read<__m256i>(w + i), size = _mm256_abs_epi8(row);
         _mm_prefetch(reinterpret_cast<const char*>(w + i + 2048), _MM_HINT_T0);
         for (int m = 0; m < M; m++) {  // |w| times x with the sign of w: a pair's sum is at most 2 * 127 * 127, which 16 bits hold
-            const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(read<__m256i>(levels + m * stride + i), row));
+            const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(read<__m256i>(x + m * stride + i), row));
             total[m] = _mm256_add_epi32(total[m], _mm256_madd_epi16(pairs, ones));
         }
     }
@@ -157,7 +157,7 @@ void products(const uint8_t* x, int64_t stride, const int8_t* w, int64_t n, int3
     }
 #endif
     for (int m = 0; m < M; m++)
-        for (int64_t j = i; j < n; j++) sums[0][m] += int32_t(levels[m * stride + j]) * int32_t(w[j]);
+        for (int64_t j = i; j < n; j++) sums[0][m] += int32_t(x[m * stride + j]) * int32_t(w[j]);
 #endif
 }
 
@@ -169,23 +169,30 @@ void tile(Levels x, int64_t m, Matrix a, int64_t r, int64_t n, Emit emit) {
         emit(m + j, r + i, float(sums[i][j] - OFFSET * a.sums[r + i]) * a.scale[r + i] * x.scale[m + j]);
 }
 
-template <int R, class Emit>
-void strip(Levels x, int64_t M, Matrix a, int64_t r, int64_t n, Emit emit) {
-    int64_t m = 0;
-    for (; m + INPUTS <= M; m += INPUTS) tile<R, INPUTS>(x, m, a, r, n, emit);
-    switch (M - m) {
-        case 3: tile<R, 3>(x, m, a, r, n, emit); break;
-        case 2: tile<R, 2>(x, m, a, r, n, emit); break;
-        case 1: tile<R, 1>(x, m, a, r, n, emit); break;
-    }
+// some rows, at most ROWS, times M inputs
+template <int M, class Emit>
+void strip(Levels x, int64_t m, Matrix a, int64_t r, int64_t end, int64_t n, Emit emit) {
+#ifdef __AVX512VNNI__
+    if (end - r == ROWS) return tile<ROWS, M>(x, m, a, r, n, emit);
+#endif
+    for (; r < end; r++) tile<1, M>(x, m, a, r, n, emit);
 }
 
 // emit(m, r, value) for rows first .. last of a matrix with n columns
 template <class Emit>
 void multiply(Levels x, int64_t M, Matrix a, int64_t first, int64_t last, int64_t n, Emit emit) {
-    int64_t r = first;
-    for (; r + ROWS <= last; r += ROWS) strip<ROWS>(x, M, a, r, n, emit);
-    for (; r < last; r++) strip<1>(x, M, a, r, n, emit);
+    constexpr int64_t NEAR = 64;  // inputs that stay in the nearer caches while all rows go by
+    for (int64_t begin = 0; begin < M; begin += NEAR)
+        for (int64_t r = first; r < last; r += ROWS) {
+            const int64_t end = std::min(r + ROWS, last), stop = std::min(begin + NEAR, M);
+            int64_t m = begin;
+            for (; m + INPUTS <= stop; m += INPUTS) strip<INPUTS>(x, m, a, r, end, n, emit);
+            switch (stop - m) {
+                case 3: strip<3>(x, m, a, r, end, n, emit); break;
+                case 2: strip<2>(x, m, a, r, end, n, emit); break;
+                case 1: strip<1>(x, m, a, r, end, n, emit); break;
+            }
+        }
 }
 
 // this thread's share of n things, in whole groups
@@ -243,7 +250,7 @@ void multiply_tiles(const uint8_t* inputs, Levels x, int64_t M, Matrix a, int64_
 extern "C" void multiply_int8(const float* x, const int8_t* weight, const float* scale, const int32_t* sums, const float* bias,
                               float* y, int64_t M, int64_t N, int64_t n, int64_t threads) {
     Matrix a{weight, scale, sums};
-    std::vector<uint8_t> levels(M * up_to(64, n));
+    std::vector<Level> levels(M * up_to(64, n));
     std::vector<float> scales(M);
     Levels q{levels.data(), scales.data(), up_to(64, n)};
     auto emit = [&](int64_t m, int64_t r, float value) { y[m * N + r] = bias ? value + bias[r] : value; };
