@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-USER, MICHI = "#4361ee", "#d0006f"
+PAPER, INK, USER, MICHI = "#dcd8e4", "#1d1a26", "#3c45c8", "#b01058"  # a paper that glares neither on a light page nor on a dark one
 
 
 def words_at(frames: list[Any], name: str, step: float) -> list[tuple[float, str]]:
@@ -31,11 +31,13 @@ def _wave(
     top = max(0.05, float(peaks.max(initial=0)))
     axis.fill_between(np.arange(len(peaks)) / 100, -peaks, peaks, color=colour, linewidth=0)
     for i, (time, word) in enumerate(words):
-        axis.text(time, top * (1.15 + 0.4 * (i % 3)), word, fontsize=8, color=colour)
+        axis.text(time, top * (1.15 + 0.4 * (i % 3)), word, fontsize=9, color=colour)
         axis.plot([time, time], [0, top * 1.1], color=colour, linewidth=0.4, alpha=0.5)
     axis.set_ylim(-1.1 * top, 2.5 * top)
     axis.set_yticks([])
     axis.set_ylabel(label, color=colour)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(bottom=False)
 
 
 def plot_reply(reply: Any, path: str | Path) -> None:
@@ -46,7 +48,7 @@ def plot_reply(reply: Any, path: str | Path) -> None:
     rate = reply.sampling_rate
     step = len(reply.frames[0].audio) / rate
     times = np.array([frame.index * step for frame in reply.frames])
-    figure = Figure(figsize=(max(9.0, 1.1 * times[-1]), 5.2), layout="constrained")
+    figure = Figure(figsize=(max(9.0, 1.1 * times[-1]), 5.2), layout="constrained", facecolor=PAPER)
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.4])
     _wave(top, reply.user_audio.numpy(), rate, USER, "user", words_at(reply.frames, "user_text", step))
@@ -55,7 +57,7 @@ def plot_reply(reply: Any, path: str | Path) -> None:
         times,
         [frame.turn_probability for frame in reply.frames],
         where="post",
-        color="#444444",
+        color=INK,
         label="the user has finished",
     )
     bottom.fill_between(
@@ -69,8 +71,11 @@ def plot_reply(reply: Any, path: str | Path) -> None:
         label="MichiAI's turn",
     )
     bottom.set_ylim(-0.05, 1.05)
-    bottom.set_ylabel("turn gate")
+    bottom.set_yticks([0, 1])
     bottom.set_xlabel("seconds")
-    bottom.legend(loc="upper right", fontsize=8)
+    bottom.spines[["top", "right"]].set_visible(False)
+    bottom.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=9, frameon=False)
     bottom.set_xlim(0, times[-1] + step)
+    for axis in (top, middle, bottom):
+        axis.set_facecolor("none")
     figure.savefig(path, dpi=110)

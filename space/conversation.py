@@ -1,6 +1,7 @@
 """A live conversation: sound comes when it comes, the model runs in its process, sound leaves by the clock."""
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import Any
@@ -137,5 +138,6 @@ class Conversation:
 
     async def close(self) -> None:
         """Forget the conversation."""
-        await self.engine.worker.close(self.session)
+        with contextlib.suppress(ValueError):  # it went with the model's process
+            await self.engine.worker.close(self.session)
         self.playout.clear()

@@ -3,9 +3,11 @@
 import base64
 import binascii
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
+from .reference import warm_up
 from .worker import Worker, load, voice_class
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -22,6 +24,7 @@ class Engine:
 
     def __init__(self, model_id: str, conversations: int) -> None:
         self.worker = Worker(model_id, conversations)  # loads meanwhile
+        threading.Thread(target=warm_up, name="warm up", daemon=True).start()
         try:
             self._load(model_id)
             self.worker.ready.result()
@@ -39,21 +42,29 @@ class Engine:
             for path in sorted(EXAMPLES.glob("voice_*.wav"))
         }
 
-    def voice(self, path: str | Path | None) -> Any:
-        """A Voice from its file; None without one."""
+    def voice(self, path: str | Path | None, name: str | None = None) -> Any:
+        """A Voice from its file, or a bundled one; None without either."""
+        if not path:
+            return self.bundled(name)
+        if not Path(path).is_file():
+            raise ValueError("the voice file is not here any more: files are deleted after some minutes; give it again")
         try:
-            return self.Voice.load(path).check(self.model.config) if path else None
+            return self.Voice.load(path).check(self.model.config)
         except ValueError as error:  # visitors do not know the server's paths
             raise ValueError(str(error).replace(str(path), "the voice file")) from error
+
+    def bundled(self, name: str | None) -> Any:
+        """A Voice by its name; None without one."""
+        if name and name not in self.voices:
+            raise ValueError(f"the voice is {name!r}; expected one of {', '.join(map(repr, self.voices))}")
+        return self.voices.get(name)
 
     def voice_of_page(self, choice: Any) -> Any:
         """What the live tab sends: {"name": a bundled voice}, {"file": a file in base64}, or nothing."""
         choice = choice if isinstance(choice, dict) else {}
         name, text = str(choice.get("name") or ""), str(choice.get("file") or "")
-        if name and name not in self.voices:
-            raise ValueError(f"the voice is {name!r}; expected one of {', '.join(map(repr, self.voices))}")
         if not text:
-            return self.voices.get(name)
+            return self.bundled(name)
         try:
             data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:

@@ -5,6 +5,9 @@ async () => {
   while (!$("talk")) await new Promise((done) => setTimeout(done, 100)); // Gradio may be slower than this
 
   const CONNECT_MS = 8000;
+  const STALLED_MS = 2000, LOST_MS = 10000; // without any word from the model
+  const DOUBLE_CLICK_MS = 400;
+  const LARGEST_VOICE = 200000; // bytes
   const SHOWN_SECONDS = 10;
   const LINE_RATE = 48000;
   const url = (path, scheme) => {
@@ -22,15 +25,38 @@ async () => {
     $("talk").closest(".michi").dataset.state = state;
     $("talk-word").textContent = WORDS[state];
     $("talk").setAttribute("aria-pressed", String(state !== "idle"));
-    if (words) $("state").textContent = words;
     for (const name of ["mute", "tell-text", "tell-send"]) $(name).disabled = state !== "talking";
+    $("mute").hidden = !call || call.recorded;
+    $("play").hidden = !$("mute").hidden;
+    $("play").textContent = call ? "Play it again" : "Play it a question";
     if (state === "idle") for (const side of ["user", "own"]) level(side, 0);
+    showBar();
+    if (words) put("state", words);
+    else describe();
   }
+  /* What a conversation does; of several things, that which matters most. */
+  function describe(change) {
+    Object.assign(call, change);
+    if (!talking()) return;
+    put("state",
+      call.stalled ? "The connection is interrupted…"
+      : call.ending ? "The conversation ends in a few seconds, so that others may talk."
+      : call.speaking ? `It speaks. ${call.muted ? "Your microphone is muted." : call.recorded ? "Play it again to interrupt." : "Interrupt if you like."}`
+      : call.muted ? "Your microphone is muted."
+      : call.recorded ? "It listens. A recording asks." : "It listens. Speak.");
+  }
+  /* How it is connected, unless something is wrong at the moment. */
+  function line(change) {
+    Object.assign(call, change);
+    put("line", call.refused || call.slow || call.how || "");
+  }
+  const talking = () => $("talk").closest(".michi").dataset.state === "talking";
+  const put = (name, text) => { if ($(name).textContent !== text) $(name).textContent = text; };
   const level = (side, value) => $("level-" + side).style.setProperty("--level", value.toFixed(3));
 
   const MICROPHONE = {
-    NotAllowedError: "The microphone is blocked. Allow it in the browser's address bar, then press Talk again.",
-    NotFoundError: "No microphone was found. Connect one, then press Talk again.",
+    NotAllowedError: "The microphone is blocked. Allow it in the browser's address bar, or play it a question.",
+    NotFoundError: "No microphone was found. Connect one, or play it a question.",
     NotReadableError: "Another program holds the microphone. Close it, then press Talk again.",
   };
 
@@ -110,6 +136,24 @@ async () => {
       level(side, rms > 0 ? Math.max(0, Math.min(1, 1 + Math.log10(rms + 1e-6) / 2.4)) : 0);
       requestAnimationFrame(look);
     })();
+  }
+
+  /* A recorded question in place of a microphone; the visitor hears it too. */
+  async function recording(mine) {
+    const context = mine.context, out = context.createMediaStreamDestination();
+    const file = await (await fetch(url($("play").dataset.file))).arrayBuffer();
+    const buffer = await context.decodeAudioData(file);
+    const quiet = new ConstantSourceNode(context, { offset: 0 }); // Chromium sends nothing at all between two sounds
+    quiet.connect(out);
+    quiet.start();
+    let source;
+    mine.play = () => {
+      if (source) source.stop();
+      source = new AudioBufferSourceNode(context, { buffer });
+      for (const end of [out, context.destination]) source.connect(end);
+      source.start();
+    };
+    return out.stream;
   }
 
   async function openWebRTC(mine) {
@@ -194,23 +238,27 @@ async () => {
     show("connecting", "Connecting…");
     try {
       await openWebRTC(mine);
-      $("line").textContent = "Connected by WebRTC.";
+      if (call === mine) line({ how: "Connected by WebRTC." });
     } catch (error) {
       if (call !== mine) return;
       if (mine.pc) mine.pc.close();
       mine.pc = null;
-      $("line").textContent = `WebRTC could not connect (${error.message}). The WebSocket is used instead: it sounds rougher and comes later.`;
+      line({ how: `WebRTC could not connect (${error.message}). The WebSocket is used instead: it sounds rougher and comes later.` });
       try { await openWebSocket(mine); } catch (again) { return stop(`No connection: ${again.message}.`); }
     }
     if (call !== mine) return;
-    show("talking", "It listens. Speak.");
-    mine.until = performance.now() + mine.seconds * 1000;
+    mine.frameAt = performance.now();
+    show("talking");
+    if (mine.recorded) mine.play();
     mine.clock = setInterval(() => figures(mine), 1000);
   }
 
   // ------------------------------------------------------------ figures
 
   async function figures(mine) {
+    const silent = performance.now() - mine.frameAt;
+    if (silent > LOST_MS) return stop("The connection was lost. Press Talk for a new conversation.");
+    if (silent > STALLED_MS) describe({ stalled: true });
     const left = Math.max(0, Math.round((mine.until - performance.now()) / 1000));
     $("left").textContent = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")} left`;
     if (mine.control.readyState === 1) mine.control.send(JSON.stringify({ type: "ping", at: performance.now() }));
@@ -233,7 +281,7 @@ async () => {
       const words = m.ahead ? `${m.ahead} in front of you.` : "You are next.";
       show("waiting", `All places are taken. ${words} It begins by itself.`);
     },
-    ready(m) { Object.assign(call, { id: m.id, rate: m.rate, seconds: m.seconds }); openSound(call); },
+    ready(m) { Object.assign(call, { id: m.id, rate: m.rate, until: performance.now() + m.seconds * 1000 }); openSound(call); },
     frame(m) {
       const now = m.index * 0.08, own = score.last.own;
       if (m.level > 0.01) call.loudAt = now;
@@ -242,36 +290,39 @@ async () => {
       if (m.text) { score.say("own", m.text, now, call.fresh); call.fresh = false; }
       if (own) { own.speaking = m.speaking; if (m.speaking) own.at = now; }
       if (m.interrupted && own) own.element.classList.add("cut");
-      if (m.speaking !== call.speaking) $("state").textContent = m.speaking ? "It speaks. Interrupt if you like." : "It listens. Speak.";
-      call.speaking = m.speaking;
+      describe({ speaking: m.speaking, stalled: false, frameAt: performance.now() });
       gate.push({ turn: m.turn, speaking: m.speaking, level: m.level });
       if (gate.length > 500) gate.splice(0, 250);
       drawGate();
       if (m.p50 === undefined) return;
       $("step").textContent = `${m.p50} ms, p95 ${m.p95} ms`;
       $("store").textContent = `${Math.round(m.store + (call.buffered || 0))} ms`;
-      if (m.skipped > call.skipped) $("line").textContent = "The machine is too slow at the moment: some of what you say is lost.";
+      line({ slow: m.skipped > call.skipped ? "The machine is too slow at the moment: some of what you say is lost." : "" });
       call.skipped = m.skipped;
     },
     pong(m) {
       const trip = call.trip === undefined ? performance.now() - m.at : call.trip;
       $("trip").textContent = `${trip < 10 ? trip.toFixed(1) : Math.round(trip)} ms`;
     },
-    told(m) { score.note(`You told it in writing: ${m.text}`); },
-    ending(m) { $("state").textContent = `The conversation ends in ${m.seconds} seconds, so that others may talk.`; score.note(`${m.seconds} seconds left.`); },
+    told(m) {
+      score.note(`You told it in writing: ${m.text}`);
+      line({ refused: "" });
+      if ($("tell-text").value.trim() === m.text) $("tell-text").value = "";
+    },
+    ending(m) { describe({ ending: true }); score.note(`${m.seconds} seconds left.`); },
     ended(m) { stop(`The conversation has ended: ${m.why}. Press Talk for a new one.`); },
-    problem(m) { if (m.goes_on) $("line").textContent = m.message; else stop(m.message); },
+    problem(m) { if (m.goes_on) line({ refused: m.message }); else stop(m.message); },
   };
 
-  async function start() {
-    const mine = (call = { speaking: false, loudAt: -1 });
-    show("asking", "Asking for the microphone…");
-    score.clear(); gate.length = 0; drawGate(); $("line").textContent = "";
-    if (!navigator.mediaDevices) return stop("The microphone needs a page over https, or one at 127.0.0.1.");
+  async function start(recorded) {
+    const mine = (call = { speaking: false, loudAt: -1, recorded, began: performance.now() });
+    show("asking", recorded ? "Connecting…" : "Asking for the microphone…");
+    score.clear(); gate.length = 0; drawGate();
+    if (!recorded && !navigator.mediaDevices) return stop("The microphone needs a page over https, or one at 127.0.0.1.");
     try {
       mine.context = new AudioContext({ sampleRate: LINE_RATE });
-      mine.mic = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 } });
-    } catch (error) { return call === mine && stop(MICROPHONE[error.name] || `The microphone cannot be used: ${error.message}.`); }
+      mine.mic = recorded ? await recording(mine) : await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true, channelCount: 1 } });
+    } catch (error) { return call === mine && stop(MICROPHONE[error.name] || `The ${recorded ? "question" : "microphone"} cannot be used: ${error.message}.`); }
     if (call !== mine) return mine.mic.getTracks().forEach((track) => track.stop());
     mine.source = mine.context.createMediaStreamSource(mine.mic);
     meter(mine.source, "user");
@@ -296,7 +347,7 @@ async () => {
       if (mine.context) mine.context.close();
       $("audio").srcObject = null;
     }
-    $("left").textContent = "";
+    for (const name of ["left", "line"]) put(name, "");
     $("mute").setAttribute("aria-pressed", "false");
     $("mute").textContent = "Mute my microphone";
     show("idle", words || "Stopped, and forgotten. Press Talk for a new conversation.");
@@ -309,6 +360,7 @@ async () => {
     return kept.has(value) ? { file: kept.get(value) } : value ? { name: value } : null;
   }
   function keepVoice(name, file) {
+    if (!kept.has(name) && [...$("voice").options].some((option) => option.text === name)) name += " (yours)";
     if (!kept.has(name)) $("voice").add(new Option(name, name));
     kept.set(name, file);
     $("voice").value = name;
@@ -320,32 +372,46 @@ async () => {
   function tidy() {
     for (const hidden of document.querySelectorAll(".tab-container.visually-hidden, table[aria-hidden=true]")) hidden.inert = true;
     for (const empty of document.querySelectorAll("[aria-label='Empty value']:not([role])")) empty.setAttribute("role", "img");
+    for (const bare of document.querySelectorAll(".image-container button:not([aria-label])")) if (!bare.innerText.trim()) bare.setAttribute("aria-label", "Enlarge the picture");
   }
   new MutationObserver(tidy).observe(document.body, { childList: true, subtree: true });
   tidy();
 
-  $("talk").onclick = () => (call ? stop() : start());
+  // ------------------------------------------------------------ a way back to it from the other tabs
+
+  const bar = Object.assign(document.createElement("button"), { type: "button", className: "bar", textContent: "Live conversation: Stop", onclick: () => stop() });
+  let inSight = true;
+  function showBar() { bar.hidden = !call || inSight; }
+  document.querySelector(".gradio-container main").append(bar);
+  new IntersectionObserver((seen) => { inSight = seen.at(-1).isIntersecting; showBar(); }).observe($("talk").closest(".michi"));
+
+  $("talk").onclick = () => { if (!call) start(false); else if (performance.now() - call.began > DOUBLE_CLICK_MS) stop(); };
+  $("play").onclick = () => { if (!call) start(true); else if (talking()) call.play(); };
   $("mute").onclick = () => {
     const muted = $("mute").getAttribute("aria-pressed") !== "true";
     call.mic.getTracks().forEach((track) => (track.enabled = !muted));
     $("mute").setAttribute("aria-pressed", String(muted));
     $("mute").textContent = muted ? "Unmute my microphone" : "Mute my microphone";
+    describe({ muted });
   };
   $("tell").onsubmit = (event) => {
     event.preventDefault();
     const text = $("tell-text").value.trim();
     if (!text || !call) return;
     call.control.send(JSON.stringify({ type: "inject", text }));
-    $("tell-text").value = "";
   };
-  $("voice-file").onchange = async (event) => {
-    const file = event.target.files[0];
+  $("voice-file").onchange = ({ target }) => {
+    const file = target.files[0];
     if (!file) return;
-    if (file.size > 200000) return void ($("line").textContent = `${file.name} is not a voice file: clone a recording in the Clone tab first.`);
-    keepVoice(file.name.replace(".safetensors", ""), btoa(String.fromCharCode(...new Uint8Array(await file.arrayBuffer()))));
+    const fits = file.name.endsWith(".safetensors") && file.size <= LARGEST_VOICE;
+    put("voice-note", fits ? "" : `${file.name} is not a voice file: clone a recording in the Clone tab first.`);
+    if (!fits) return void (target.value = "");
+    const reader = new FileReader();
+    reader.onload = () => keepVoice(file.name.replace(".safetensors", ""), reader.result.split(",")[1]);
+    reader.readAsDataURL(file);
   };
   window.addEventListener("pagehide", () => call && stop());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawGate);
   window.michiai = { keepVoice };
-  show("idle");
+  show("idle", $("state").textContent);
 }

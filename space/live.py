@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 LINE_RATE = 48_000  # of what comes in: fastrtc then gives it on in pieces of 20 ms
 WARNING = 10.0  # seconds before the end at which a visitor is told
 LONGEST_TEXT = 4_000  # characters of instructions, context or injected text
+TOO_LONG, WORDS_AT_ONCE = "half of the text window", 50  # what the session says of a text, and how many words about fit
 TURN_SECONDS = 1200  # that a relay's credentials are good for; half of it they are given to new visitors
 
 
@@ -171,7 +172,8 @@ class Live:
             await conversation.inject(_text(text, "text", empty=False))
             send({"type": "told", "text": text})
         except ValueError as error:
-            send({"type": "problem", "message": plain(error), "goes_on": True})
+            long = f"That is too long: tell it about {WORDS_AT_ONCE} words at once, or less."
+            send({"type": "problem", "message": long if TOO_LONG in str(error) else plain(error), "goes_on": True})
 
     async def _hang_up(self, key: str) -> None:
         connection = self.stream.pcs.get(key)

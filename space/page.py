@@ -1,13 +1,20 @@
 """The page: tabs around the live client."""
 
 import base64
+import os
+import re
+import tempfile
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+import numpy as np
 
 from .engine import EXAMPLES, Engine
-from .offline import Offline
+from .offline import Offline, readable
+from .settings import Settings
 
 HERE = Path(__file__).parent
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
@@ -20,16 +27,25 @@ CONSENT = (
     "This is my own voice, or its owner agreed to being cloned, and I shall not pass the result off as them."
 )
 PRIVACY = """Nothing that you say is kept: a live conversation is only in memory and is forgotten when it
-ends; uploads and answers are deleted after {minutes:g} minutes; nothing is sent to anybody else. It is a very
+ends; uploads and answers are deleted after {minutes:g} minutes; nothing is sent to anybody else. The tabs beside
+Live serve one visitor at a time: if others are before you, you see how many, and it begins by itself. It is a very
 small model of a small world: greetings, sums, days and months, capitals, opposites, and what you tell it."""
+QUESTIONS = {  # the bundled ones in words; a text file beside one holds what it should know
+    "question_meeting": "When is the meeting with Nora?",
+    "question": "What is three plus four? What comes after Monday?",
+    "question_hello": "Hello! How are you?",
+}
+BREATH = 0.1  # seconds before its first word with which an answer begins
+QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 KEEP = """(file, name) => { if (file) { window.michiai.keepVoice(name || "my voice", file); } }"""
 
 
 def theme() -> gr.themes.Base:
-    """System fonts; labels dark enough to read."""
+    """System fonts; the greys of style.css; labels dark enough to read."""
+    greys = "#faf8f4 #f3f0ea #e3dfd6 #cdc8d4 #aaa4b8 #7c7689 #453f54 #34303f #1d1a25 #1d1a25 #14121a".split()
     return gr.themes.Base(
         primary_hue="indigo",
-        neutral_hue="stone",
+        neutral_hue=gr.themes.Color(*greys, name="ink"),
         font=FONT,
         font_mono=["ui-monospace", "monospace"],
         radius_size="lg",
@@ -59,8 +75,10 @@ def theme() -> gr.themes.Base:
 
 def build(engine: Engine, upload_seconds: int) -> gr.Blocks:
     """All tabs."""
+    gr.set_static_paths([EXAMPLES])  # served from where they are: copies would be deleted as uploads are, while they are in use
     offline = Offline(engine)
     names = "".join(f'<option value="{escape(name)}">{escape(name)}</option>' for name in engine.voices)
+    limits = Settings.from_environment()
     client = (HERE / "live.js").read_text(encoding="utf-8")
     with gr.Blocks(
         title="MichiAI",
@@ -72,11 +90,20 @@ def build(engine: Engine, upload_seconds: int) -> gr.Blocks:
     ) as page:
         gr.HTML(HEAD)
         with gr.Tab("Live"):
-            gr.HTML((HERE / "live.html").read_text(encoding="utf-8").replace("{voices}", names))
+            gr.HTML(
+                (HERE / "live.html")
+                .read_text(encoding="utf-8")
+                .format(
+                    voices=names,
+                    minutes=f"{limits.max_seconds / 60:.2g}",
+                    places=limits.max_conversations,
+                    question=f"gradio_api/file={EXAMPLES / 'question.wav'}",
+                )
+            )
         with gr.Tab("Turn by turn"):
             voice_file = turn_tab(offline)
         with gr.Tab("Clone a voice"):
-            clone_tab(offline, voice_file)
+            clone_tab(offline, voice_file, upload_seconds / 60)
         with gr.Tab("API"):
             gr.Markdown((HERE / "api.md").read_text(encoding="utf-8"))
         gr.Markdown(PRIVACY.format(minutes=upload_seconds / 60))
@@ -84,8 +111,17 @@ def build(engine: Engine, upload_seconds: int) -> gr.Blocks:
     return page
 
 
+def voice_choice(engine: Engine) -> tuple[gr.Dropdown, gr.File]:
+    """A bundled voice by its name, or a file, which counts until a name is chosen."""
+    name = gr.Dropdown([("MichiAI's own", ""), *engine.voices], value="", label="Voice")
+    file = gr.File(label="Instead: a voice file", file_types=[".safetensors"], type="filepath", height=140)
+    name.input(None, None, file, js="() => null", api_name=False)
+    return name, file
+
+
 def turn_tab(offline: Offline) -> gr.File:
     """Upload or record, get the answer. Returns the voice's input, which the clone tab fills."""
+    top = gr.Column()
     with gr.Row():
         with gr.Column():
             audio = gr.Audio(
@@ -99,51 +135,47 @@ def turn_tab(offline: Offline) -> gr.File:
             instructions = gr.Textbox(
                 label="Instructions (optional)", placeholder="your name is nora.", max_length=4000
             )
-            voice = gr.File(
-                label="Voice file (optional, from the Clone tab)",
-                file_types=[".safetensors"],
-                type="filepath",
-                height=120,
-            )
+            name, voice = voice_choice(offline.engine)
             with gr.Row():
                 ask = gr.Button("Answer", variant="primary")
                 listen = gr.Button("Only write down what it hears")
         with gr.Column():
             answer = gr.Audio(label="The answer", autoplay=True, interactive=False)
+            whole = gr.Audio(visible=False, interactive=False)
             both = gr.Audio(label="Both at once: you left, MichiAI right", interactive=False)
             table = gr.HTML(label="Transcript")
             rows = gr.JSON(visible=False)
-            picture = gr.Image(label="Both voices and the turn gate", interactive=False, type="pil")
+            picture = gr.Image(label="Both voices and the turn gate", show_label=False, interactive=False, type="pil")
             heard = gr.Textbox(label="Heard", interactive=False)
             words = gr.JSON(visible=False)
-    ask.click(
-        offline.converse,
-        [audio, voice, instructions, context],
-        [answer, both, rows, picture],
-        api_name="converse",
-        concurrency_id="model",
-        concurrency_limit=1,
-    ).success(as_table, [rows], [table], api_name=False)
-    listen.click(
-        offline.transcribe,
-        [audio],
-        [heard, words],
-        api_name="transcribe",
-        concurrency_id="model",
-        concurrency_limit=1,
-    )
-    samples = [[str(EXAMPLES / name), "", context] for name, context in questions()]
-    gr.Examples(
-        samples,
-        [audio, instructions, context],
-        label="Questions, spoken by a synthesiser",
-        cache_examples=False,
-    )
+    with top:
+        examples = gr.Examples(
+            [[str(EXAMPLES / f"{file}.wav"), "", known(file)] for file in QUESTIONS],
+            [audio, instructions, context],
+            label="Ask one of these, spoken by a synthesiser",
+            example_labels=list(QUESTIONS.values()),
+            cache_examples=False,
+        )
+
+    def answer_at(event: Callable, api_name: str | bool) -> None:
+        event(
+            offline.converse,
+            [audio, voice, instructions, context, name],
+            [whole, both, rows, picture],
+            api_name=api_name,
+            show_progress_on=[answer, both, picture],
+            **QUEUE,
+        ).success(as_shown, [whole, rows], [answer, table], api_name=False)
+
+    answer_at(ask.click, "converse")
+    answer_at(examples.load_input_event.success, False)
+    listen.click(offline.transcribe, [audio], [heard, words], api_name="transcribe", **QUEUE)
     return voice
 
 
-def clone_tab(offline: Offline, voice_file: gr.File) -> None:
+def clone_tab(offline: Offline, voice_file: gr.File, minutes: float) -> None:
     """Upload or record a voice, hear it, keep it; or read a text in a kept one."""
+    top = gr.Column()
     with gr.Row():
         with gr.Column():
             audio = gr.Audio(
@@ -156,55 +188,53 @@ def clone_tab(offline: Offline, voice_file: gr.File) -> None:
             clone = gr.Button("Clone", variant="primary")
         with gr.Column():
             file = gr.File(
-                label="The voice: save it, upload it again whenever you like",
+                label=f"The voice: save it within {minutes:.2g} minutes",
                 file_types=[".safetensors"],
                 interactive=False,
-                height=120,
+                height=140,
             )
             said = gr.Audio(label="The sentence in this voice", autoplay=True, interactive=False)
             remarks = gr.Textbox(label="About the recording", interactive=False)
             name = gr.Textbox(label="Name of the voice", value="my voice", max_length=40)
             keep = gr.Button("Use this voice in the other tabs")
             data = gr.Textbox(visible=False)
-    clone.click(
-        offline.clone,
-        [audio, consent, text],
-        [file, said, remarks],
-        api_name="clone",
-        concurrency_id="model",
-        concurrency_limit=1,
-    )
-    keep.click(as_text, [file], [data, voice_file], api_name=False).then(
-        None, [data, name], None, js=KEEP, api_name=False
-    )
-    gr.Examples(
-        [[str(path)] for path in sorted(EXAMPLES.glob("voice_*.wav"))],
-        [audio],
-        label="Voices, made by a synthesiser",
-        cache_examples=False,
-    )
+    with top:
+        voices = sorted(EXAMPLES.glob("voice_*.wav"))
+        gr.Examples(
+            [[str(path)] for path in voices],
+            [audio],
+            label="Voices to clone, made by a synthesiser",
+            example_labels=[path.stem.removeprefix("voice_") for path in voices],
+            cache_examples=False,
+        )
     with gr.Accordion("Read a text aloud", open=False):
         with gr.Row():
-            words = gr.Textbox(label="Text", value="the red train is late.", max_length=400)
-            voice = gr.File(
-                label="Voice file (optional)", file_types=[".safetensors"], type="filepath", height=120
-            )
+            with gr.Column():
+                words = gr.Textbox(label="Text", value="the red train is late.", max_length=400)
+            with gr.Column():
+                read_name, read_file = voice_choice(offline.engine)
         read = gr.Button("Read")
         speech = gr.Audio(label="Speech", autoplay=True, interactive=False)
-        read.click(
-            offline.speak,
-            [words, voice],
-            speech,
-            api_name="speak",
-            concurrency_id="model",
-            concurrency_limit=1,
-        )
+        read.click(offline.speak, [words, read_file, read_name], speech, api_name="speak", **QUEUE)
         gr.Examples(
             [["two plus three is five."], ["the capital of france is paris."], ["that is funny <laugh>"]],
             [words],
             label="Texts",
             cache_examples=False,
         )
+    clone.click(
+        offline.clone, [audio, consent, text], [file, said, remarks], api_name="clone", **QUEUE
+    ).success(as_text, [file], [data], api_name=False)
+    keep.click(readable(kept), [data, name], [voice_file, read_file], api_name=False).success(
+        None, [data, name], None, js=KEEP, api_name=False
+    )
+
+
+def as_shown(answer: tuple[int, np.ndarray], rows: list[dict]) -> tuple[tuple, str]:
+    """A reply as the page shows it: the answer from its first word on; programs get the silence before it, too."""
+    rate, sound = answer
+    first = next((row["start"] for row in rows if row["who"] == "MichiAI"), 0)
+    return (rate, sound[max(0, round((first - BREATH) * rate)) :]), as_table(rows)
 
 
 def as_table(rows: list[dict] | None) -> str:
@@ -212,24 +242,31 @@ def as_table(rows: list[dict] | None) -> str:
     cells = "".join(
         f'<tr class="{"user" if row["who"] == "you" else "own"}">'
         f"<td>{row['start']:.1f}–{row['end']:.1f} s</td><td>{escape(row['who'])}</td>"
-        f"<td>{escape(row['text'])}</td></tr>"
+        f'<td style="overflow-wrap: anywhere">{escape(row["text"])}</td></tr>'
         for row in rows or []
     )
+    cells = cells or '<tr><td colspan="3">Nothing was heard, and nothing was said.</td></tr>'
     head = "<thead><tr><th>when</th><th>who</th><th>what</th></tr></thead>"
     return f'<table class="transcript"><caption>Transcript</caption>{head}<tbody>{cells}</tbody></table>'
 
 
-def as_text(path: str | None) -> tuple[str, str]:
-    """A voice file in base64, for the page to keep, and its path for the other tab."""
-    if not path:
-        raise gr.Error("There is no voice yet: clone one first.", print_exception=False)
-    return base64.b64encode(Path(path).read_bytes()).decode(), path
+def as_text(path: str) -> str:
+    """A voice file in base64, for the page to keep: the file is soon deleted."""
+    return base64.b64encode(Path(path).read_bytes()).decode()
 
 
-def questions() -> list[tuple[str, str]]:
-    """(file, context) of the bundled questions: the context stands in a text file of the same name."""
-    found = []
-    for path in sorted(EXAMPLES.glob("question*.wav")):
-        note = path.with_suffix(".txt")
-        found.append((path.name, note.read_text(encoding="utf-8").strip() if note.exists() else ""))
-    return found
+def kept(data: str | None, name: str) -> tuple[str, str]:
+    """A new file of a voice in base64, for the inputs of both tabs."""
+    if not data:
+        raise ValueError("there is no voice yet: clone one first")
+    name = re.sub(r"[^\w -]", "", name).strip() or "my voice"  # it becomes a file's
+    path = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) / f"{name}.safetensors"
+    path.write_bytes(base64.b64decode(data))
+    gr.Info(f"“{name}” is chosen in the Live tab, and where a text or an answer is spoken.")
+    return str(path), str(path)
+
+
+def known(question: str) -> str:
+    """What a bundled question asks about, if it stands in a text file of the same name."""
+    note = EXAMPLES / f"{question}.txt"
+    return note.read_text(encoding="utf-8").strip() if note.exists() else ""

@@ -1,5 +1,7 @@
 """Is a recording good enough to clone a voice from?"""
 
+import threading
+
 import librosa
 import numpy as np
 
@@ -9,6 +11,7 @@ SPEECH = 0.01  # rms of 20 ms: -40 dB of full scale
 FULL = 0.999  # of the peak, if that is near full scale
 CLIPPED = 0.005  # share of samples that makes a recording useless; a tenth of it is worth a remark
 APART, LEAST_SHARE, MOST_CHANGES = 0.5, 0.1, 0.05  # of two people's pitches: octaves, of the voiced frames, per frame
+COMPILING = threading.Lock()  # held while `warm_up` is at it
 
 
 def check_reference(samples: np.ndarray, rate: int) -> list[str]:
@@ -44,10 +47,16 @@ def check_reference(samples: np.ndarray, rate: int) -> list[str]:
     remarks = [f"{spoken:.1f} s of speech."]
     if clipped > CLIPPED / 10:
         remarks.append(f"{100 * clipped:.2f} % of it is clipped: a quieter recording may sound cleaner.")
-    pitches = two_pitches(sound, rate)
+    pitches = None if COMPILING.locked() else two_pitches(sound, rate)  # a remark is not worth the wait
     if pitches:
         remarks.append("It sounds like two people, at {:.0f} and {:.0f} Hz: the clone will be neither.".format(*pitches))
     return remarks
+
+
+def warm_up() -> None:
+    """What the first call of `two_pitches` compiles: half a minute in a fresh container, a minute in a busy one."""
+    with COMPILING:
+        two_pitches(np.zeros(16_000, np.float32), 16_000)
 
 
 def two_pitches(sound: np.ndarray, rate: int) -> tuple[float, float] | None:

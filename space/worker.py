@@ -5,6 +5,7 @@ small operations, each of which would wait for that lock: with six visitors it t
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -24,7 +25,8 @@ import torch
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 START = "from space.worker import main; main()"
-GONE = "the model's process has ended; expected it to run as long as the page does: start the page again"
+GONE = "the model's process has ended, and another one is being started: press Talk again in half a minute"
+AGAIN = 1.0  # seconds until a process that has ended is followed by another
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def load(model_id: str) -> Any:
 
 
 class Worker:
-    """The page's end: live sessions by number.
+    """The page's end: live sessions by number. A process that ends, for want of memory say, takes its conversations with it, and is
+    followed by another.
 
     Args:
         model_id: a folder, or a repository on the Hub.
@@ -62,46 +65,66 @@ class Worker:
     """
 
     def __init__(self, model_id: str, conversations: int) -> None:
-        mine, other = socket.socketpair()
-        command = [sys.executable, "-c", START, str(other.fileno()), model_id, str(conversations)]
-        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self.process = subprocess.Popen(command, pass_fds=[other.fileno()], env={**os.environ, "PYTHONPATH": path})
-        other.close()
-        self.connection, self.sending, self.numbers = Connection(mine.detach()), threading.Lock(), count(1)
-        self.asked: dict[int, Future] = {0: Future()}  # by their numbers; the first answer tells that the model is there
-        self.ready = self.asked[0]
+        self.model_id, self.conversations = model_id, conversations
+        self.lock, self.stopped = threading.Lock(), threading.Event()
+        self.numbers = count(1)  # of messages and sessions, never used again: a session of an ended process is unknown to the next one
+        self.asked: dict[int, Future] = {}
+        self._start()
         threading.Thread(target=self._listen, name="answers", daemon=True).start()
 
+    def _start(self) -> None:
+        self.ready = self.asked[0] = Future()  # the first answer tells that the model is there
+        mine, other = socket.socketpair()
+        command = [sys.executable, "-c", START, str(other.fileno()), self.model_id, str(self.conversations)]
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        # in a group of its own: Ctrl+C is the page's, and with the page its connection ends
+        self.process = subprocess.Popen(command, pass_fds=[other.fileno()], env={**os.environ, "PYTHONPATH": path}, process_group=0)
+        other.close()
+        self.connection = Connection(mine.detach())
+
     def _listen(self) -> None:
-        try:
-            while True:
-                number, value = self.connection.recv()
-                answer = self.asked.pop(number)
-                answer.set_exception(value) if isinstance(value, Exception) else answer.set_result(value)
-        except (EOFError, OSError):
-            while self.asked:
-                self.asked.popitem()[1].set_exception(RuntimeError(GONE))
+        while True:
+            try:
+                while True:
+                    number, value = self.connection.recv()
+                    answer = self.asked.pop(number)
+                    answer.set_exception(value) if isinstance(value, Exception) else answer.set_result(value)
+            except (EOFError, OSError):
+                with self.lock:
+                    lost, self.asked, self.ready = self.asked, {}, Future()
+                for answer in lost.values():
+                    answer.set_exception(ValueError(GONE))
+            if self.stopped.wait(AGAIN):
+                return
+            logger.error("the model's process has ended (%s); another one is started", self.process.wait())
+            with contextlib.suppress(OSError):  # no memory for a process either: the old connection ends again, and so on
+                self._start()
 
     def _ask(self, name: str, *arguments: Any) -> Future:
+        """Send a message; refused at once while there is no model to answer it."""
         number, answer = next(self.numbers), Future()
         answer.set_running_or_notify_cancel()  # who waits may go; the answer comes all the same
-        self.asked[number] = answer
-        try:
-            with self.sending:
+        with self.lock:
+            if not self.ready.done():
+                raise ValueError(GONE)
+            self.asked[number] = answer
+            try:
                 self.connection.send((number, name, arguments))
-        except OSError as error:
-            self.asked.pop(number, None)
-            raise RuntimeError(GONE) from error
+            except OSError as error:
+                del self.asked[number]
+                raise ValueError(GONE) from error
         return answer
 
     async def open(self, voice: np.ndarray | None = None, **told: Any) -> int:
         """A session; arguments as of `model.session`, the voice as its latents."""
-        answer = self._ask("open", voice, told)
+        session = next(self.numbers)
+        answer = self._ask("open", session, voice, told)
         try:
-            return await asyncio.wrap_future(answer)
+            await asyncio.wrap_future(answer)
         except asyncio.CancelledError:  # nobody waits for it any more
-            answer.add_done_callback(lambda opened: opened.exception() or self._ask("close", opened.result()))
+            answer.add_done_callback(lambda opened: opened.exception() or self._ask("close", session))
             raise
+        return session
 
     async def push(self, session: int, pcm: np.ndarray, rate: int) -> list[Answer]:
         """Give a session user audio; its frames that are complete then."""
@@ -116,7 +139,8 @@ class Worker:
         await asyncio.wrap_future(self._ask("close", session))
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process, for good."""
+        self.stopped.set()
         self.process.terminate()
         self.process.wait()
 
@@ -143,16 +167,14 @@ class Sessions:
     """
 
     def __init__(self, model: Any, conversations: int) -> None:
-        self.model, self.batch, self.numbers = model, model.batch(conversations), count(1)
+        self.model, self.batch = model, model.batch(conversations)
         self.live: dict[int, Any] = {}
         self.Voice = voice_class(model)
 
-    def open(self, voice: np.ndarray | None, told: dict) -> int:
+    def open(self, number: int, voice: np.ndarray | None, told: dict) -> None:
         session = self.model.session(voice=None if voice is None else self.Voice(torch.from_numpy(voice)), **told)
         self.batch.add(session)
-        number = next(self.numbers)
         self.live[number] = session
-        return number
 
     def inject(self, number: int, text: str) -> None:
         self._session(number).inject(text)
@@ -206,13 +228,13 @@ def main() -> None:
     """`python -c START FD MODEL_ID CONVERSATIONS`: answer until the page has gone."""
     connection, model_id, conversations = Connection(int(sys.argv[1])), sys.argv[2], int(sys.argv[3])
     sessions = Sessions(load(model_id), conversations)
-    connection.send((0, None))
     try:
+        connection.send((0, None))
         while True:
             asked = [connection.recv()]
             while connection.poll():
                 asked.append(connection.recv())
             for answer in sessions.answer(asked):
                 connection.send(answer)
-    except (EOFError, OSError, KeyboardInterrupt):
+    except (EOFError, OSError):
         pass

@@ -173,7 +173,7 @@ def test_bad_starts_give_a_sentence_and_free_the_place(address) -> None:
             assert said["type"] == "problem" and message in said["message"], said
     with visit(address) as control:
         assert start(control)["type"] == "ready"
-        for text, message in (("", "The text is empty"), ("red " * 400, "half of the text window")):
+        for text, message in (("", "The text is empty"), ("red " * 400, "That is too long: tell it about 50 words at once")):
             control.send(json.dumps({"type": "inject", "text": text}))
             said = json.loads(control.recv(10))
             assert said["type"] == "problem" and said["goes_on"] and message in said["message"], said

@@ -231,6 +231,51 @@ def test_two_browsers_talk_and_a_third_waits(address) -> None:
         assert state(pages[1]) == "talking"
 
 
+STALL = """const Real = WebSocket; window.WebSocket = class extends Real {
+    set onmessage(hear) { super.onmessage = (event) => window.__stalled || hear(event); } };"""
+REFUSE = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotAllowedError'); };"
+
+
+def wait_state_words(page, text: str, timeout: float = 5) -> None:
+    page.wait_for_function(
+        "text => document.getElementById('michi-state').textContent.includes(text)", arg=text, timeout=timeout * 1000
+    )
+
+
+def test_a_stalled_connection_is_said(address) -> None:
+    with browser.browser() as chromium:
+        page = open_page(chromium, address, mouth=True, script=STALL)
+        page.dblclick("#michi-talk")  # starts, and does not stop at once
+        wait_state(page, "talking")
+        page.click("#michi-mute")
+        wait_state_words(page, "muted")
+        page.evaluate("window.__stalled = true")
+        wait_state_words(page, "interrupted")
+        page.evaluate("window.__stalled = false")
+        wait_state_words(page, "muted")
+        page.evaluate("window.__stalled = true")
+        wait_state(page, "idle", 14)
+        assert "lost" in page.inner_text("#michi-state") and page.inner_text("#michi-line") == ""
+
+
+def test_without_a_microphone_a_recording_asks(address) -> None:
+    with browser.browser() as chromium:
+        page = open_page(chromium, address, script=REFUSE)
+        page.click("#michi-talk")
+        wait_state_words(page, "play it a question")
+        page.click("#michi-play")
+        wait_words(page, "user")
+        wait_words(page, "own")
+        page.fill("#michi-tell-text", "red " * 300)
+        page.press("#michi-tell-text", "Enter")
+        page.wait_for_function("document.getElementById('michi-line').textContent.includes('too long')")
+        assert page.input_value("#michi-tell-text"), "what is refused stays"
+        page.get_by_role("tab", name="API").click()
+        page.get_by_role("button", name="Live conversation: Stop").click()
+        page.get_by_role("tab", name="Live").click()
+        assert state(page) == "idle" and page.problems == []
+
+
 def test_it_falls_back_to_the_websocket_and_says_so(address) -> None:
     question = QUESTIONS["question"]
     with browser.browser() as chromium:

@@ -18,10 +18,11 @@ TABS = ("Live", "Turn by turn", "Clone a voice", "API")
 
 @pytest.fixture(scope="module")
 def address(folder, tmp_path_factory):
-    with running(
-        tmp_path_factory.mktemp("page") / "log.txt", MODEL_ID=str(folder), MAX_CONVERSATIONS="1"
-    ) as found:
+    place = tmp_path_factory.mktemp("page")
+    with running(place / "log.txt", MODEL_ID=str(folder), MAX_CONVERSATIONS="1", TMPDIR=str(place)) as found:
         yield found
+        assert list(place.glob("michiai-*/*")), "visitors' files are here"
+    assert not list(place.glob("michiai-*")), "and gone with the process"
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +31,37 @@ def chromium():
         yield found
 
 
+def ask(page) -> None:
+    """A click on an example is enough."""
+    page.get_by_role("tab", name="Turn by turn").click()
+    page.get_by_role("button", name="When is the meeting with Nora?").click()
+    page.locator("table.transcript").wait_for(timeout=60_000)
+
+
+def clone(page) -> None:
+    page.get_by_role("tab", name="Clone a voice").click()
+    page.get_by_role("button", name="ada").click()
+    page.get_by_label("This is my own voice").check()
+    page.get_by_text("0:05").first.wait_for(timeout=30_000)  # the recording is there
+    page.get_by_role("button", name="Clone", exact=True).click()
+    page.locator("a[download='voice.safetensors']").wait_for(timeout=60_000)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(address, chromium, scheme: str) -> None:
     page = open_page(chromium, address, color_scheme=scheme)
     page.evaluate(AXE)
     found = {}
-    for tab in TABS:
+    for tab, do in [*((tab, None) for tab in TABS), ("Turn by turn", ask), ("Clone a voice", clone)]:
         page.get_by_role("tab", name=tab).click()
+        if do:
+            do(page)
         page.wait_for_timeout(700)
         result = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
         for v in result["violations"]:
             print(scheme, tab, v["impact"], v["id"], [node["target"] for node in v["nodes"]][:5])
             if v["impact"] in ("serious", "critical"):
-                found[f"{tab}: {v['id']}"] = [node["html"][:200] for node in v["nodes"]][:3]
+                found[f"{tab}, {do and do.__name__}: {v['id']}"] = [node["html"][:200] for node in v["nodes"]][:3]
     assert found == {}
     assert page.elsewhere == [] and page.problems == []
 
@@ -116,6 +135,25 @@ def test_bad_input_is_a_sentence_on_the_page(address, chromium) -> None:
         timeout=30_000,
     )
     assert state(page) == "idle" and "Traceback" not in page.content()
+
+
+def test_a_cloned_voice_is_used_in_the_other_tabs(address, chromium) -> None:
+    page = open_page(chromium, address)
+    page.get_by_role("tab", name="Clone a voice").click()
+    page.get_by_role("button", name="Use this voice in the other tabs").click()
+    page.get_by_text("There is no voice yet: clone one first").wait_for(timeout=30_000)
+    clone(page)
+    mine = "a[download='mine.safetensors']:visible"
+    page.get_by_label("Name of the voice").fill("../mine")
+    page.get_by_role("button", name="Use this voice in the other tabs").click()
+    page.get_by_text("is chosen in the Live tab").wait_for(timeout=30_000)
+    page.get_by_role("tab", name="Turn by turn").click()
+    page.locator(mine).first.wait_for(timeout=30_000)
+    page.locator("input[aria-label='Voice']:visible").click()
+    page.get_by_role("option", name="cleo").click()  # instead of the file
+    page.locator(mine).first.wait_for(state="hidden", timeout=30_000)
+    page.get_by_role("tab", name="Live").click()
+    assert page.input_value("#michi-voice") == "../mine" and page.problems == []
 
 
 def test_a_blocked_microphone_is_explained(address, chromium) -> None:

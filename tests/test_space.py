@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,16 +11,20 @@ import soundfile
 
 pytest.importorskip("gradio", reason="the Space's packages are not installed: pip install -e .[app]")
 
+import gradio as gr  # noqa: E402
+from gradio.utils import is_static_file  # noqa: E402
+
 from helpers import ROOT, speech  # noqa: E402
-from space import live  # noqa: E402
+from space import live, page  # noqa: E402
 from space.conversation import Conversation  # noqa: E402
 from space.engine import Engine  # noqa: E402
 from space.guard import ELSEWHERE, OwnOriginOnly  # noqa: E402
+from space.offline import SHOWN, Offline  # noqa: E402
 from space.places import Places  # noqa: E402
 from space.playout import KEEP, MOST, Playout  # noqa: E402
-from space.reference import check_reference, two_pitches  # noqa: E402
+from space.reference import COMPILING, check_reference, two_pitches  # noqa: E402
 from space.settings import Settings  # noqa: E402
-from space.worker import Worker  # noqa: E402
+from space.worker import AGAIN, Worker  # noqa: E402
 
 # -------------------------------------------------------------------- playout
 
@@ -189,14 +194,23 @@ def test_live_sessions_go_through_the_model_together_and_alone(engine) -> None:
     asyncio.run(story())
 
 
-def test_a_model_that_ends_is_told(folder) -> None:
+def test_a_model_that_ends_is_told_and_followed_by_another(folder) -> None:
     async def story() -> None:
         worker = Worker(str(folder), 1)
         await asyncio.wrap_future(worker.ready)
-        session = await worker.open()
+        sound, session = np.zeros(1280, np.float32), await worker.open()
+        worker.process.kill()
+        for _ in range(2):  # whoever waits, and whoever comes next
+            with pytest.raises(ValueError, match="has ended, and another one is being started: press Talk again"):
+                await worker.push(session, sound, 16_000)
+        await asyncio.sleep(AGAIN + 0.5)
+        await asyncio.wrap_future(worker.ready)
+        await Conversation(SimpleNamespace(worker=worker, rate=16_000), session, print).close()  # it went with the first: no error
+        again = await worker.open()
+        assert again != session and len(await worker.push(again, sound, 16_000)) == 1
         worker.stop()
-        with pytest.raises(RuntimeError, match="the model's process has ended"):
-            await worker.push(session, np.zeros(3840, np.int16), 48_000)
+        with pytest.raises(ValueError, match="has ended"):
+            await worker.push(again, sound, 16_000)
 
     asyncio.run(story())
 
@@ -275,6 +289,84 @@ def test_relays_are_asked_for_on_spaces_only_and_not_for_every_visitor(engine, m
     asyncio.run(story())
 
 
+# -------------------------------------------------------------------- the other tabs
+
+
+@pytest.fixture
+def offline(engine, tmp_path: Path, monkeypatch) -> Offline:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "files"))
+    (tmp_path / "files").mkdir()
+    return Offline(engine)
+
+
+def test_examples_are_served_from_where_they_are(engine, offline) -> None:
+    """Copies would be deleted as uploads are."""
+    page.build(engine, 300)
+    assert all(is_static_file(str(path)) for path in (ROOT / "examples").glob("*.wav"))
+
+
+def test_what_telephones_record_is_read(offline, tmp_path: Path) -> None:
+    import av
+
+    path, sound = tmp_path / "memo.m4a", speech(2.0, 44_100)
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("aac", rate=44_100, layout="mono")
+        frame = av.AudioFrame.from_ndarray(sound[None], "fltp", "mono")
+        frame.rate = 44_100
+        file.mux([*stream.encode(frame), *stream.encode(None)])
+    samples, rate = offline._sound(str(path))
+    assert rate == 44_100 and samples.shape[1] == 1 and samples.dtype == np.float32 and abs(len(samples) / rate - 2) < 0.1
+    (tmp_path / "list.m4a").write_text("#EXTM3U\n#EXTINF:10,\nmemo.m4a\n#EXT-X-ENDLIST\n")  # names another file
+    with pytest.raises(gr.Error, match="The recording cannot be read; expected sound, for instance WAV"):
+        offline.transcribe(str(tmp_path / "list.m4a"))
+
+
+def test_nothing_is_cloned_in_vain(offline, tmp_path: Path, monkeypatch) -> None:
+    ada = str(ROOT / "examples" / "voice_ada.wav")
+    with pytest.raises(gr.Error, match="Consent is not given"):
+        offline.clone(ada, "no", "hello")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("no")
+
+    with monkeypatch.context() as patch, pytest.raises(gr.Error, match="No"):
+        patch.setattr(offline.engine.model, "speak_stream", refuse)
+        offline.clone(ada, True, "hello")
+    assert not list((tmp_path / "files").rglob("*.safetensors"))
+    file, _, remarks = offline.clone(ada, True, "hello")
+    assert "s of speech" in remarks
+    path, again = page.kept(page.as_text(file), "../my *voice*")
+    assert Path(path).read_bytes() == Path(file).read_bytes() and path == again and Path(path).name == "my voice.safetensors"
+    Path(path).unlink()
+    with pytest.raises(gr.Error, match="The voice file is not here any more: files are deleted"):
+        offline.speak("hello", path)
+
+
+def test_one_text_does_not_hold_up_everybody(offline, monkeypatch) -> None:
+    monkeypatch.setattr("space.offline.LONGEST_SPEECH", 0.8)
+    rate, said = offline.speak("a" * 400, None, "ada")
+    assert len(said) == 0.8 * rate
+
+
+def test_silence_is_said(offline, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(16_000), 16_000)
+    for ask in (offline.converse, offline.transcribe):
+        with pytest.raises(gr.Error, match="The recording is silent; expected audible speech") as error:
+            ask(str(tmp_path / "silence.wav"))
+        assert error.value.duration == SHOWN
+        with pytest.raises(gr.Error, match="record some and press Stop"):
+            ask(None)
+    assert "Nothing was heard" in page.as_table([])
+
+
+def test_an_answer_is_shown_from_its_first_word_on() -> None:
+    sound = np.arange(32_000, dtype=np.int16)
+    rows = [{"start": 0.5, "end": 0.9, "who": "you", "text": "a"}, {"start": 1.0, "end": 1.5, "who": "MichiAI", "text": "<b>"}]
+    (rate, shown), table = page.as_shown((16_000, sound), rows)
+    assert rate == 16_000 and shown[0] == 0.9 * 16_000 and shown[-1] == sound[-1] and "&lt;b&gt;" in table
+    assert len(page.as_shown((16_000, sound), rows[:1])[0][1]) == len(sound)
+
+
 # -------------------------------------------------------------------- references, settings, guard
 
 
@@ -304,6 +396,8 @@ def test_two_people_in_a_reference_are_remarked_on() -> None:
     low, high = two_pitches(np.concatenate([ada, ben]), 16_000)
     assert 70 < low < 100 and 130 < high < 170
     both = np.concatenate([ben, cleo])[:, None]
+    with COMPILING:  # nobody waits for it
+        assert len(check_reference(both, 16_000)) == 1
     assert check_reference(both, 16_000)[-1] == "It sounds like two people, at 83 and 187 Hz: the clone will be neither."
 
 
