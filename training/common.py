@@ -39,11 +39,16 @@ def parser(description: str, *, steps: int, batch: int, lr: float) -> argparse.A
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     p.add_argument("--workers", type=int, default=0, help="processes that make batches ahead, so that a GPU need not wait; 0: none")
-    p.add_argument("--mixed-precision", choices=("no", "bf16"), default="bf16")
+    p.add_argument("--mixed-precision", choices=("no", "bf16", "auto"), default="auto", help="auto: bf16 where its products are fast")
     p.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     p.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
     p.add_argument("--log-every", type=int, default=1, help="steps between log lines")
     return p
+
+
+def half_is_fast(device: str) -> bool:
+    """Whether bfloat16 products are fast there: on a CPU without instructions for them they take many times as long as float32."""
+    return device != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:
@@ -196,7 +201,9 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
 
     torch.set_num_threads(args.threads)
     partly = DistributedDataParallelKwargs(find_unused_parameters=True)  # a batch may leave a part out: virtual frames have no sound
-    accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=args.device == "cpu", kwargs_handlers=[partly])
+    on_cpu = args.device == "cpu" or not torch.cuda.is_available()
+    precision = ("bf16" if half_is_fast("cpu" if on_cpu else "cuda") else "no") if args.mixed_precision == "auto" else args.mixed_precision
+    accelerator = Accelerator(mixed_precision=precision, cpu=args.device == "cpu", kwargs_handlers=[partly])
     rank, world = accelerator.process_index, accelerator.num_processes
     if args.batch % world:
         raise SystemExit(f"--batch {args.batch} does not divide among {world} processes; choose a multiple")

@@ -30,7 +30,7 @@ from michiai.data.streams import place_words
 from michiai.data.tts import to_rate
 from michiai.listen_michiai import ListenHead, greedy_text
 from michiai.training.audio_data import augment_audio, noise_bank, uniform, warp_mel
-from michiai.training.common import load_part, save_tensors
+from michiai.training.common import half_is_fast, load_part, save_tensors
 from michiai.training.encoder import load_encoder
 from michiai.training.listen import load_table
 
@@ -107,7 +107,7 @@ class Preparer(nn.Module):
         of the pass before (at first the script's, `tokens` [B, T]): close to the same, and several times as fast.
         """
         listen, embeds, mel = self.listen, Tensor(), self.strangers(user)
-        with torch.autocast(user.device.type, torch.bfloat16):
+        with torch.autocast(user.device.type, torch.bfloat16, enabled=half_is_fast(user.device.type)):
             sound = listen.encode(mel)
             for _ in range(PASSES):
                 out = listen.attend(sound, F.embedding(F.pad(tokens[:, :-1], (1, 0)), self.table))
@@ -146,7 +146,7 @@ class Preparer(nn.Module):
         lengths = [math.ceil(len(clip) / size) for clip in users]
         user = pad_frames(users, size).to(self.table.device)
         heard = self.heard(infos, user, lengths)
-        with torch.autocast(user.device.type, torch.bfloat16):
+        with torch.autocast(user.device.type, torch.bfloat16, enabled=half_is_fast(user.device.type)):
             latents = self.codec(pad_frames(models, size).to(user.device)).cpu()
         voice_lengths = [len(v) // size for v in voices]
         voice = self.codec(pad_frames(voices, size).to(user.device)).cpu()
