@@ -118,11 +118,12 @@ class Worker:
     async def open(self, voice: np.ndarray | None = None, **told: Any) -> int:
         """A session; arguments as of `model.session`, the voice as its latents."""
         session = next(self.numbers)
-        answer = self._ask("open", session, voice, told)
+        opened = self._ask("open", session, voice, told)
         try:
-            await asyncio.wrap_future(answer)
-        except asyncio.CancelledError:  # nobody waits for it any more
-            answer.add_done_callback(lambda opened: opened.exception() or self._ask("close", session))
+            await asyncio.wrap_future(opened)
+        except asyncio.CancelledError:  # nobody waits for it any more; before anybody else's is opened, it is closed
+            with contextlib.suppress(ValueError):
+                self._ask("close", session)
             raise
         return session
 

@@ -180,6 +180,7 @@ def test_live_sessions_go_through_the_model_together_and_alone(engine) -> None:
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
+        await engine.worker.close(await engine.worker.open())  # its place is free at once
         with pytest.raises(ValueError, match="NaN"):
             await engine.worker.push(both[1], np.full(3840, np.nan, np.float32), 48_000)
         with pytest.raises(RuntimeError, match="AttributeError"):  # something that should never happen ends nothing
