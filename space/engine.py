@@ -24,13 +24,13 @@ class Engine:
 
     def __init__(self, model_id: str, conversations: int) -> None:
         self.worker = Worker(model_id, conversations)  # loads meanwhile
-        threading.Thread(target=warm_up, name="warm up", daemon=True).start()
         try:
             self._load(model_id)
             self.worker.ready.result()
         except BaseException:
             self.worker.stop()
             raise
+        threading.Thread(target=warm_up, name="warm up", daemon=True).start()  # last: a process that ends meanwhile would crash
 
     def _load(self, model_id: str) -> None:
         self.model: Any = load(model_id)
