@@ -228,7 +228,10 @@ class Sessions:
 def main() -> None:
     """`python -c START FD MODEL_ID CONVERSATIONS`: answer until the page has gone."""
     connection, model_id, conversations = Connection(int(sys.argv[1])), sys.argv[2], int(sys.argv[3])
-    sessions = Sessions(load(model_id), conversations)
+    try:
+        sessions = Sessions(load(model_id), conversations)
+    except (OSError, ValueError):
+        sys.exit(1)  # the page, which loads it too, says why
     try:
         connection.send((0, None))
         while True:
