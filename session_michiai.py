@@ -50,7 +50,6 @@ class GenerationOptions:
         if not 0 < self.say_threshold < 1:
             raise ValueError(f"say_threshold is {self.say_threshold!r}; expected a probability between 0 and 1, not these themselves")
 
-
     @classmethod
     def of(cls, options: Any) -> "GenerationOptions":
         """Options as they are, by name, or the usual ones."""
@@ -258,7 +257,8 @@ class DuplexSession:
         if not self._told or self.speaking or self.index - self._heard < self.config.frame_rate:
             return
         with self._memory() as state:
-            self.model.inject(state, torch.cat(self._told, 1).to(self.model.default_voice.device))
+            for tokens in self._told:  # one by one: together they may be more than the text window holds
+                self.model.inject(state, tokens.to(self.model.default_voice.device))
         self._told = []
 
     def stop(self) -> None:

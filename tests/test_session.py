@@ -186,7 +186,7 @@ def test_what_is_injected_waits_until_nobody_speaks(model, monkeypatch) -> None:
         twin = session.fork()
         session.push(np.zeros(FRAME, np.float32))
     one, other = "<context> it is twenty two<user>", "<context> it is twenty five<user>"
-    assert told == [(2, "<context> it is two<user>"), (19, "<context> it is eight<user>"), (31, one + other)]
+    assert told == [(2, "<context> it is two<user>"), (19, "<context> it is eight<user>"), (31, one), (31, other)]
     assert twin._told == []
 
 
