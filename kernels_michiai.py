@@ -35,12 +35,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .kernels_convolutions_michiai import CONVOLUTIONS
 from .kernels_layers_michiai import LAYERS
 from .kernels_products_michiai import PRODUCTS
 from .kernels_vocoder_michiai import VOCODER
 
 logger = logging.getLogger(__name__)
-SOURCE = PRODUCTS + LAYERS + VOCODER
+SOURCE = PRODUCTS + LAYERS + CONVOLUTIONS + VOCODER
 MOST = 8  # positions per row of a batch that go through all layers in one call; more, as prompts have, go layer by layer
 TILE = 32  # columns of a bfloat16 matrix that are multiplied at once
 FLAGS = (

@@ -1,11 +1,8 @@
-"""C++ of the vocoder, which `kernels_michiai.py` compiles with, and after, the int8 products."""
+"""C++ of the vocoder, which `kernels_michiai.py` compiles after the convolutions."""
 
 VOCODER = r"""
-// bfloat16 products, float32 between them
-
 namespace {
 
-constexpr int TILE = 32;       // rows and columns that are multiplied at once
 constexpr float SLOPE = 0.1f;  // of the leaky rectifiers
 
 float leaky(float x) { return x > 0 ? x : x * SLOPE; }
@@ -25,100 +22,6 @@ struct Buffer {
     }
     ~Buffer() { std::free(data); }
 };
-
-// y [32, 32] = sum over taps j of rows a + j * step, each of n values, times the tiles of w: [taps][n / 32][2][16][16][2].
-// The first `count` rows are computed, and some of those beyond.
-void product(const uint16_t* a, int64_t stride, int64_t step, int64_t taps, int64_t n, const uint16_t* w, int64_t count,
-             float* y) {
-#ifdef TILED
-    if (TILES) {
-        const bool both = count > TILE / 2;
-        _tile_zero(0); _tile_zero(1); _tile_zero(2); _tile_zero(3);
-        for (int64_t j = 0; j < taps; j++)
-            for (int64_t c = 0; c < n; c += 32, w += 1024) {
-                const uint16_t* from = a + j * step + c;
-                _tile_loadd(6, w, 64);
-                _tile_loadd(7, w + 512, 64);
-                _tile_loadd(4, from, stride * 2);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_dpbf16ps(1, 4, 7);
-                if (both) {
-                    _tile_loadd(5, from + 16 * stride, stride * 2);
-                    _tile_dpbf16ps(2, 5, 6);
-                    _tile_dpbf16ps(3, 5, 7);
-                }
-            }
-        _tile_stored(0, y, 128);
-        _tile_stored(1, y + 16, 128);
-        if (both) { _tile_stored(2, y + 512, 128); _tile_stored(3, y + 528, 128); }
-        return;
-    }
-#endif
-#ifdef __AVX512BF16__
-    constexpr int GROUP = 8;
-    for (int64_t r = 0; r < count; r += GROUP) {
-        const uint16_t* tiles = w;
-        __m512 total[GROUP][2];
-        for (int i = 0; i < GROUP; i++) total[i][0] = total[i][1] = _mm512_setzero_ps();
-        for (int64_t j = 0; j < taps; j++)
-            for (int64_t c = 0; c < n; c += 32, tiles += 1024)
-                for (int k = 0; k < 16; k++) {
-                    const __m512bh left = (__m512bh)_mm512_loadu_si512(tiles + k * 32);
-                    const __m512bh right = (__m512bh)_mm512_loadu_si512(tiles + 512 + k * 32);
-                    for (int i = 0; i < GROUP; i++) {
-                        int32_t pair;
-                        std::memcpy(&pair, a + (r + i) * stride + j * step + c + 2 * k, 4);
-                        const __m512bh both_of = (__m512bh)_mm512_set1_epi32(pair);
-                        total[i][0] = _mm512_dpbf16_ps(total[i][0], both_of, left);
-                        total[i][1] = _mm512_dpbf16_ps(total[i][1], both_of, right);
-                    }
-                }
-        for (int i = 0; i < GROUP; i++)
-            for (int k = 0; k < 2; k++) _mm512_storeu_ps(y + (r + i) * TILE + 16 * k, total[i][k]);
-    }
-#else
-    constexpr int GROUP = 4;
-    alignas(32) float left[TILE][TILE], right[TILE][TILE];
-    const int64_t rows = up_to(GROUP, count);
-    std::fill(y, y + rows * TILE, 0.0f);
-    for (int64_t j = 0; j < taps; j++)
-        for (int64_t c = 0; c < n; c += TILE) {
-            for (int64_t r = 0; r < rows; r++)
-                for (int i = 0; i < TILE; i += WIDTH) write(left[r] + i, floats_of(a + r * stride + j * step + c + i));
-            for (int half = 0; half < TILE; half += 16)
-                for (int k = 0; k < TILE; k += 2, w += TILE)
-                    for (int i = 0; i < 16; i += WIDTH) {
-                        const Bits pairs = read<Bits>(w + 2 * i);
-                        write(right[k] + half + i, (Floats)(pairs << 16));
-                        write(right[k + 1] + half + i, (Floats)(pairs & 0xffff0000u));
-                    }
-            for (int64_t r = 0; r < rows; r += GROUP)
-                for (int column = 0; column < TILE; column += 2 * WIDTH) {
-                    const float *in = left[r], *weights = right[0] + column;
-                    float* to = y + r * TILE + column;
-                    Floats total[GROUP][2];
-                    for (int i = 0; i < GROUP; i++) for (int v = 0; v < 2; v++) total[i][v] = read<Floats>(to + i * TILE + v * WIDTH);
-                    #pragma GCC unroll 8
-                    for (int k = 0; k < TILE; k++) {
-                        const Floats one = read<Floats>(weights + k * TILE), other = read<Floats>(weights + k * TILE + WIDTH);
-                        for (int i = 0; i < GROUP; i++) { total[i][0] += in[i * TILE + k] * one; total[i][1] += in[i * TILE + k] * other; }
-                    }
-                    for (int i = 0; i < GROUP; i++) for (int v = 0; v < 2; v++) write(to + i * TILE + v * WIDTH, total[i][v]);
-                }
-        }
-#endif
-}
-
-// Rows of `a` times the columns of block number `block`: emit(t, 32 values) for t = 0 .. rows - 1
-template <class Emit>
-void columns(const uint16_t* a, int64_t rows, int64_t n, int64_t taps, int64_t dilation, const uint16_t* w, int64_t block, Emit emit) {
-    alignas(64) float y[TILE * TILE];
-    for (int64_t t = 0; t < rows; t += TILE) {
-        const int64_t count = std::min<int64_t>(TILE, rows - t);
-        product(a + t * n, n, dilation * n, taps, n, w + block * TILE * taps * n, count, y);
-        for (int64_t i = 0; i < count; i++) emit(t + i, y + i * TILE);
-    }
-}
 
 struct Reader {
     const int64_t* at;
@@ -165,16 +68,16 @@ void upsample(const uint16_t* x, int64_t T, int64_t n, int64_t C, int64_t rate, 
 extern "C" void generate(const int64_t* plan, int64_t inner, float* memory, int64_t size, const float* x, float* y, int64_t B, int64_t T,
                          int64_t threads) {
     static thread_local Buffer<uint16_t> input_, hidden_, joined_[2];
-    static thread_local Buffer<float> trunk_, raised_, kept_;
+    static thread_local Buffer<float> trunk_, raised_, kept_, spread_;
     Buffer<uint16_t>*input = &input_, *hidden = &hidden_, *joined[2] = {&joined_[0], &joined_[1]};
-    Buffer<float>*trunk = &trunk_, *raised = &raised_, *kept = &kept_;
+    Buffer<float>*trunk = &trunk_, *raised = &raised_, *kept = &kept_, *spread = &spread_;
     for (int64_t b = 0; b < B; b++) {
         Reader outer{plan};
         const int64_t latents = outer.number(), W = outer.number(), rate = outer.number(), pieces = outer.number(), rows = T * rate;
         uint16_t* a = input->of(up_to(TILE, rows + TILE) * std::max(latents, W));
         for (int64_t i = 0; i < T * latents; i++) a[i] = to_bf16(x[b * T * latents + i]);
         float* h = trunk->of((rows + (pieces - 1) * rate) * W);
-        float *raise = nullptr, *keep = nullptr, *past = memory + b * size;
+        float *raise = nullptr, *keep = nullptr, *at_points = nullptr, *past = memory + b * size;
         uint16_t *raised_up = nullptr, *join[2] = {nullptr, nullptr};
         #pragma omp parallel num_threads(threads)
         {
@@ -240,16 +143,18 @@ extern "C" void generate(const int64_t* plan, int64_t inner, float* memory, int6
                 #pragma omp barrier
                 #pragma omp single
                 {
-                    int64_t farthest = 0;
+                    int64_t farthest = 0, most = 0;
                     Reader ahead = read;
                     for (int64_t i = 0; i < blocks; i++)
                         for (int64_t left = ahead.number(); left > 0; left--) {
                             farthest = std::max(farthest, (ahead.at[0] - 1) * ahead.at[1]);
+                            most = std::max(most, Rows(steps, ahead.at[0], ahead.at[1]).size(C));
                             ahead.at += 5;
                         }
                     h = trunk->of((steps + (parts - 1) * up) * C);
                     raise = raised->of(steps * C);
                     keep = kept->of(steps * C);
+                    if (FEWER) at_points = spread->of(most);
                     for (int i = 0; i < 2; i++) join[i] = joined[i]->of((farthest + up_to(TILE, steps)) * C);
                 }
                 upsample(a, length, wide, C, up, parts, tiles, up_bias, from, h, thread, n);
@@ -276,8 +181,13 @@ extern "C" void generate(const int64_t* plan, int64_t inner, float* memory, int6
                         const uint16_t* in = join[i % 2];
                         uint16_t* out = join[(i + 1) % 2];
                         const int64_t first = C / TILE * thread / n, end_block = C / TILE * (thread + 1) / n;
-                        for (int64_t block = first; block < end_block; block++)
-                            columns(in, steps, C, taps, dilation, weight, block, [&](int64_t t, const float* values) {
+                        const Rows points(steps, taps, dilation);
+                        if (FEWER) {
+                            to_points(in, back + steps, C, dilation, points, at_points, thread, n);
+                            #pragma omp barrier
+                        }
+                        for (int64_t block = first; block < end_block; block++) {
+                            const auto emit = [&](int64_t t, const float* values) {
                                 const int64_t at = t * C + block * TILE;
                                 #pragma omp simd
                                 for (int c = 0; c < TILE; c++) {
@@ -286,7 +196,10 @@ extern "C" void generate(const int64_t* plan, int64_t inner, float* memory, int6
                                     if (last) keep[at + c] = number ? keep[at + c] + v : v;
                                     else out[next * C + at + c] = to_bf16(leaky(v));
                                 }
-                            });
+                            };
+                            if (FEWER) from_points(at_points, points, steps, C, taps, dilation, weight, block, emit);
+                            else columns(in, steps, C, taps, dilation, weight, block, emit);
+                        }
                         // this thread's columns of the past: that of the next convolution, and this one's for the next call
                         for (int64_t c = first * TILE; c < end_block * TILE; c++) {
                             for (int64_t t = 0; t < next; t++) out[t * C + c] = to_bf16(from[(back + t) * C + c]);

@@ -53,7 +53,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def fast() -> MichiAIModel:
-    """A small model all of whose layers are the kernels'; widths that are no whole tiles; residual blocks of two kinds of kernels."""
+    """A small model all of whose layers are the kernels'; widths that are no whole tiles; residual blocks as HiFi-GAN's."""
     text = tiny_config().text_config.to_dict() | {
         "hidden_size": 128, "intermediate_size": 200, "num_hidden_layers": 3,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
@@ -61,7 +61,8 @@ def fast() -> MichiAIModel:
     torch.manual_seed(0)
     listen = {"mel_bins": 20, "conv_width": 16, "width": 144, "layers": 2, "heads": 2, "window": 9}
     speak = asdict(tiny_config().speak_config) | {"width": 136, "depth": 2}
-    vocoder = asdict(tiny_config().vocoder_config) | {"width": 24, "resblock_pairs": True}
+    vocoder = asdict(tiny_config().vocoder_config) | {"width": 24, "upsample_widths": [40], "resblock_pairs": True}
+    vocoder |= {"resblock_kernels": [3, 7, 11], "resblock_dilations": [1, 3, 5]}
     model = MichiAIModel(tiny_config(400, text_config=text, listen_config=listen, speak_config=speak, vocoder_config=vocoder)).eval()
     model.default_voice.normal_()
     return model.optimize("cpu-int8")
