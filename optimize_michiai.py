@@ -115,6 +115,11 @@ def _replace(
                 setattr(parent, name, made)
 
 
+def half_is_fast(device: str) -> bool:
+    """Whether bfloat16 products are fast there: on a CPU without instructions for them they take many times as long as float32."""
+    return device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+
+
 def use_int8(model: Any) -> None:
     """Put int8 matrices and convolutions as matrix products in place of the layers of `model`."""
     join_projections(model.backbone.language_model.model)
@@ -181,6 +186,8 @@ def prepare(model: Any) -> None:
         seldom |= {*model.vocoder.modules()} - {model.vocoder, *model.vocoder.head.modules()}
     else:
         seldom.add(model.backbone.language_model.get_input_embeddings())
+        if not half_is_fast("cpu"):
+            model.vocoder.float()
     for module in model.modules():
         if module in seldom:
             continue

@@ -134,6 +134,17 @@ def test_int8_is_near_the_plain_model(plain: MichiAIModel, fast: MichiAIModel) -
     assert fast.backbone.memory_dtype == torch.bfloat16 and fast.config.optimized == "cpu-int8"
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_without_kernels_the_vocoder_computes_in_what_is_fast(
+    form: str, half: bool, plain: MichiAIModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimize_michiai, "half_is_fast", lambda device: half)
+    made = copy.deepcopy(plain).optimize("cpu-int8")
+    assert made.vocoder.norm.weight.dtype == (torch.bfloat16 if half or form == "kernels" else torch.float32)
+    made.save_pretrained(tmp_path)
+    assert torch.equal(run(MichiAIModel.from_pretrained(tmp_path), frames=3), run(made, frames=3))
+
+
 def test_joined_projections_serve_the_llm_s_own_forward_too(plain: MichiAIModel, fast: MichiAIModel) -> None:
     layer = fast.backbone.language_model.model.layers[0]
     assert isinstance(layer.self_attn.qkv_proj, Int8Linear) and isinstance(layer.mlp.gate_up, Int8Linear)

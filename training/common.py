@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import AttentionInterface
 
+from michiai.optimize_michiai import half_is_fast
 from michiai.streaming_michiai import attend
 
 BatchFn = Callable[[int, np.random.Generator, int], dict[str, Tensor]]
@@ -44,11 +45,6 @@ def parser(description: str, *, steps: int, batch: int, lr: float) -> argparse.A
     p.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
     p.add_argument("--log-every", type=int, default=1, help="steps between log lines")
     return p
-
-
-def half_is_fast(device: str) -> bool:
-    """Whether bfloat16 products are fast there: on a CPU without instructions for them they take many times as long as float32."""
-    return device != "cpu" or torch.cpu._is_avx512_bf16_supported()
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:

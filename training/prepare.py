@@ -29,8 +29,9 @@ from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.data.streams import place_words
 from michiai.data.tts import to_rate
 from michiai.listen_michiai import ListenHead, greedy_text
+from michiai.optimize_michiai import half_is_fast
 from michiai.training.audio_data import augment_audio, noise_bank, uniform, warp_mel
-from michiai.training.common import half_is_fast, load_part, save_tensors
+from michiai.training.common import load_part, save_tensors
 from michiai.training.encoder import load_encoder
 from michiai.training.listen import load_table
 
