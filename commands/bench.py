@@ -11,7 +11,7 @@ import torch
 
 from michiai.evaluation import bench_growth, bench_kernels, bench_peers, bench_step, bench_vocoder
 
-from .shared import add_model, add_parts
+from .shared import add_model, add_parts, check_device
 
 HELP = "measure the speed of nano and of the 530M preset (random weights), and of peers beside them"
 PARTS = ("step", "kernels", "peers", "growth", "vocoder", "load")
@@ -66,8 +66,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--threads is {args.threads} and --frames is {args.frames}; expected 1 or more of both"
         )
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device is {args.device!r}, but torch finds no CUDA device here; expected cpu")
+    check_device(args.device)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     run_part = {

@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from michiai.evaluation.load import ROOT
 
 
@@ -22,6 +24,15 @@ def check_packages(what: str, names: tuple[str, ...], install: str) -> None:
     missing = [name for name in names if find_spec(name) is None]
     if missing:
         raise ValueError(f"{what} needs {', '.join(missing)}, not found here; expected what `{install}` brings")
+
+
+def check_device(device: str) -> None:
+    """Raises where it is neither the CPU nor a GPU that torch finds here."""
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    found = ["cpu", *(["cuda"] if gpus else []), *gpus]
+    if device not in found:
+        raise ValueError(f"--device is {device!r}; expected {' or '.join(found)}, all that torch finds here: "
+                         "if a GPU is missing, see nvidia-smi and torch.version.cuda")
 
 
 def add_speaking(p: argparse.ArgumentParser) -> None:

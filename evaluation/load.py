@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def load_model(path: str | Path = ROOT, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
-    """A model in evaluation mode; what is wrong with its folder, or with the device, is said in one sentence."""
+    """A model in evaluation mode; what is wrong with its folder is said in one sentence."""
     from transformers.utils import logging
 
     from michiai.modeling_michiai import MichiAIModel
@@ -21,10 +21,6 @@ def load_model(path: str | Path = ROOT, device: str = "cpu", dtype: torch.dtype 
             raise ValueError(
                 f"--model is {str(path)!r}, which holds no {name}; expected a checkpoint's folder"
             )
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter: a torch that was built without it
-        raise ValueError(f"the device is {device!r}, which torch cannot use here ({error}); expected cpu, or cuda on a GPU") from error
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # a table of misfits, and then the error that says the same

@@ -96,7 +96,7 @@ BAD = {
     "workers": (["evaluate", "--workers", "0"], "--workers is 0"),
     "json": (["evaluate", "--json", "nowhere/figures.json"], "no folder 'nowhere'"),
     "port": (["serve", "--port", "99999"], "--port is 99999"),
-    "device": (["bench", "--device", "foo"], "the device is 'foo'"),
+    "device": (["bench", "--device", "foo"], "--device is 'foo'; expected cpu"),
     "against": (["evaluate", "--against", "text.txt"], "holds no evaluation"),
 }
 
@@ -116,6 +116,15 @@ def test_bad_input_is_one_line(name, folder, tmp_path, monkeypatch, capsys):
     assert main([*command, "--model", str(folder)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"michiai {command[0]}: ") and said in error and "expected" in error
+
+
+@pytest.mark.parametrize(("count", "found"), [(0, "cpu"), (1, "cpu or cuda or cuda:0")])
+def test_a_gpu_that_is_not_there_is_one_line(count, found, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert main(["bench", "--device", "cuda:7", "--out", str(tmp_path / "out")]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"michiai bench: --device is 'cuda:7'; expected {found}, all that torch finds here: if a GPU is missing")
+    assert not (tmp_path / "out").exists()
 
 
 def test_figures_are_shown_before_they_are_written(folder, tmp_path, monkeypatch, capsys):
