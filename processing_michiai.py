@@ -26,7 +26,10 @@ Audio = Any  # path | (array, rate)
 
 
 def check_rate(rate: Any, what: str = "sampling rate") -> int:
-    """The rate as an int, refused outside of 1,000 to 768,000."""
+    """The rate as an int, refused outside of 1,000 to 768,000 and, above 48,000, where it is no multiple of 8.
+
+    The resampler has a row of taps for each of rate_out / gcd(rate_in, rate_out) phases: for 767,999 to 16,000 Hz that would be 131 MB.
+    """
     if (
         isinstance(rate, bool)
         or not isinstance(rate, (int, float, np.integer, np.floating))
@@ -39,6 +42,8 @@ def check_rate(rate: Any, what: str = "sampling rate") -> int:
         raise ValueError(
             f"{what} is {rate}; expected 1000 to 768000 samples per second: is it in kHz, or missing?"
         )
+    if rate > 48_000 and rate % 8:
+        raise ValueError(f"{what} is {rate}; expected up to 48000 samples per second, or a multiple of 8: convert the sound to 48000 first")
     return int(rate)
 
 

@@ -19,7 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         description=f"{HELP}. The conversation goes on after the end of the recording until "
         "the answer is finished.",
     )
-    p.add_argument("input", metavar="IN.wav", help="what the user says: WAV, FLAC, Ogg or MP3 at any rate")
+    p.add_argument("input", metavar="IN.wav", help="what the user says: WAV, FLAC, Ogg or MP3 at any usual rate")
     p.add_argument("output", metavar="OUT.wav", help="stereo file to write: user left, MichiAI right")
     add_model(p)
     add_speaking(p)

@@ -11,7 +11,7 @@ HELP = "print what is said in a recording, with the time at which every word end
 
 def add(commands: argparse._SubParsersAction) -> None:
     p = commands.add_parser("transcribe", help=HELP, description=f"{HELP}.")
-    p.add_argument("input", metavar="IN.wav", help="WAV, FLAC, Ogg or MP3 at any rate")
+    p.add_argument("input", metavar="IN.wav", help="WAV, FLAC, Ogg or MP3 at any usual rate")
     add_model(p)
     p.set_defaults(run=run)
 

@@ -83,6 +83,7 @@ def test_number_words_are_all_different() -> None:
         (16_000, 16_000),
         (22_050, 24_000),
         (44_101, 16_000),
+        (96_096, 16_000),
     ],
 )
 def test_chunks_never_change_a_bit(rates: tuple[int, int]) -> None:
@@ -118,6 +119,18 @@ def test_a_rate_of_zero_is_named() -> None:
             StreamingResampler(rate, 16_000)
     with pytest.raises(ValueError, match="sampling rate of audio is 0"):
         load_audio((np.zeros(10, np.float32), 0))
+
+
+def test_no_rate_needs_a_long_table() -> None:
+    for rate in (88_200, 96_096, 192_000, 352_800, 767_992, 47_999):
+        for rates in ((rate, 16_000), (rate, 24_000), (16_000, rate)):
+            assert StreamingResampler(*rates).taps.numel() < 2**22  # 16 MiB
+    for rate in (48_001, 191_999, 767_999):
+        for rates in ((rate, 16_000), (16_000, rate)):
+            with pytest.raises(ValueError, match=f"is {rate}; expected up to 48000 .*, or a multiple of 8: convert"):
+                StreamingResampler(*rates)
+    with pytest.raises(ValueError, match="sampling rate of audio is 767999"):
+        load_audio((np.zeros(10, np.float32), 767_999))
 
 
 def test_load_audio_forms() -> None:
