@@ -1,6 +1,8 @@
-"""What the tests share: a tokenizer of the grammar, a tiny random model, its folder."""
+"""What the tests share: a tokenizer of the grammar, a tiny random model, its folder, the Space's engine."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,3 +40,13 @@ def folder(model, tokenizer, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("tiny")
     write_folder(model, tokenizer, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def engine(folder) -> Iterator[Any]:
+    """The tiny model as the Space holds it, with places for two; tests close what they open."""
+    from space.engine import Engine
+
+    made = Engine(str(folder), 2)
+    yield made
+    made.worker.stop()
