@@ -359,12 +359,42 @@ async () => {
     const value = $("voice").value;
     return kept.has(value) ? { file: kept.get(value) } : value ? { name: value } : null;
   }
+  /* Keeps a voice and chooses it; gives the list for Gradio's own, as its server would write an update of them. */
   function keepVoice(name, file) {
     if (!kept.has(name) && [...$("voice").options].some((option) => option.text === name)) name += " (yours)";
     if (!kept.has(name)) $("voice").add(new Option(name, name));
     kept.set(name, file);
     $("voice").value = name;
     $("scene").open = true;
+    return { __type__: "update", choices: [...$("voice").options].map((option) => [option.text, option.value]), value: name };
+  }
+  /* What Gradio's functions take: a file, or the name of a bundled voice. A kept one is uploaded anew, since the server soon deletes it. */
+  async function voiceOf(file, name) {
+    if (!kept.has(name)) return [file, name];
+    return [file || await upload(kept.get(name)), ""];
+  }
+  async function upload(data) {
+    const form = new FormData(), bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+    form.append("files", new File([bytes], "voice.safetensors"));
+    const [path] = await (await fetch(url("gradio_api/upload"), { method: "POST", body: form })).json();
+    return { path, orig_name: "voice.safetensors", meta: { _type: "gradio.FileData" } };
+  }
+  const inBase64 = (file) => new Promise((done, fail) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result.split(",")[1]);
+    reader.onerror = () => fail(reader.error);
+    reader.readAsDataURL(file);
+  });
+  /* A file's content in base64, if the server finds a voice in it. */
+  async function checked(file) {
+    const fits = file.name.endsWith(".safetensors") && file.size && file.size <= LARGEST_VOICE;
+    if (!fits) throw new Error("It is not a voice file: clone a recording in the Clone tab first.");
+    const data = await inBase64(file);
+    const answer = await (await fetch(url("live/voice"), {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ file: data }),
+    })).json();
+    if (answer.problem) throw new Error(answer.problem);
+    return data;
   }
 
   // ------------------------------------------------------------ Gradio's own slips, for screen readers
@@ -400,18 +430,19 @@ async () => {
     if (!text || !call) return;
     call.control.send(JSON.stringify({ type: "inject", text }));
   };
-  $("voice-file").onchange = ({ target }) => {
+  $("voice-file").onchange = async ({ target }) => {
     const file = target.files[0];
     if (!file) return;
-    const fits = file.name.endsWith(".safetensors") && file.size <= LARGEST_VOICE;
-    put("voice-note", fits ? "" : `${file.name} is not a voice file: clone a recording in the Clone tab first.`);
-    if (!fits) return void (target.value = "");
-    const reader = new FileReader();
-    reader.onload = () => keepVoice(file.name.replace(".safetensors", ""), reader.result.split(",")[1]);
-    reader.readAsDataURL(file);
+    try {
+      keepVoice(file.name.replace(".safetensors", ""), await checked(file));
+      put("voice-note", "");
+    } catch (error) {
+      put("voice-note", `${file.name} is refused. ${error.message}`);
+      target.value = "";
+    }
   };
   window.addEventListener("pagehide", () => call && stop());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawGate);
-  window.michiai = { keepVoice };
+  window.michiai = { keepVoice, voiceOf };
   show("idle", $("state").textContent);
 }

@@ -4,6 +4,7 @@ The control WebSocket `/live` is a visitor's presence: while it is open the visi
 it closes the place is free. The page sends `start` (instructions, context, voice), then `inject` and `ping`;
 it is told `waiting` (how many are in front), `ready` (the conversation's id, with which it opens the sound),
 `frame` after `frame`, `told` (what was injected), `ending` 10 s before the limit, `ended` and `problem`.
+A voice file is sent to `/live/voice` when it is chosen, so that a wrong one is refused before anybody waits for a place.
 """
 
 import asyncio
@@ -62,6 +63,7 @@ class Live:
         """Add the routes; fastrtc's own `mount` would also answer telephones."""
         app.websocket("/live")(self.visit)
         app.get("/live/ice")(self.ice_servers)
+        app.post("/live/voice")(self.check_voice)
         app.post("/webrtc/offer")(self.offer)
         app.websocket("/websocket/offer")(self.stream.websocket_offer)
 
@@ -80,6 +82,14 @@ class Live:
         self.stream.server_rtc_configuration = self.stream.convert_to_aiortc_format(found)
         self._relays = (time.monotonic(), found)
         return found
+
+    def check_voice(self, voice: dict) -> dict[str, str]:
+        """`voice` as in `start` -> {"problem": why it cannot be used}, or {}."""
+        try:
+            self.engine.voice_of_page(voice)
+        except ValueError as error:
+            return {"problem": plain(error)}
+        return {}
 
     async def offer(self, body: Body) -> Any:
         """WebRTC signalling, for those who have a place."""

@@ -180,6 +180,11 @@ class Offline:
 
     # ---------------------------------------------------------------- checks
 
+    @readable
+    def check_voice(self, voice: str) -> None:
+        """A voice file that cannot be used is refused when it is given, not when it is needed."""
+        self.engine.voice(voice)
+
     def _words(self, text: str) -> str:
         text = (text or "").strip()
         if len(text) > LONGEST_WORDS:

@@ -1,9 +1,6 @@
 """The page: tabs around the live client."""
 
 import base64
-import os
-import re
-import tempfile
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -37,7 +34,16 @@ QUESTIONS = {  # the bundled ones in words; a text file beside one holds what it
 }
 BREATH = 0.1  # seconds before its first word with which an answer begins
 QUEUE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
-KEEP = """(file, name) => { if (file) { window.michiai.keepVoice(name || "my voice", file); } }"""
+# the page's own list of voices is the live tab's (live.js); Gradio's lists show it, and a kept voice becomes a file when it is needed
+KEEP = """(data, name) => {
+    const voices = window.michiai.keepVoice(name.trim() || "my voice", data);
+    return [voices, null, voices, null];
+}"""
+ANSWER = """async (audio, file, instructions, context, name) => {
+    const [voice, bundled] = await window.michiai.voiceOf(file, name);
+    return [audio, voice, instructions, context, bundled];
+}"""
+READ = "async (words, file, name) => [words, ...(await window.michiai.voiceOf(file, name))]"
 
 
 def theme() -> gr.themes.Base:
@@ -101,9 +107,9 @@ def build(engine: Engine, upload_seconds: int) -> gr.Blocks:
                 )
             )
         with gr.Tab("Turn by turn"):
-            voice_file = turn_tab(offline)
+            voice = turn_tab(offline)
         with gr.Tab("Clone a voice"):
-            clone_tab(offline, voice_file, upload_seconds / 60)
+            clone_tab(offline, voice, upload_seconds / 60)
         with gr.Tab("API"):
             gr.Markdown((HERE / "api.md").read_text(encoding="utf-8"))
         gr.Markdown(PRIVACY.format(minutes=upload_seconds / 60))
@@ -111,16 +117,17 @@ def build(engine: Engine, upload_seconds: int) -> gr.Blocks:
     return page
 
 
-def voice_choice(engine: Engine) -> tuple[gr.Dropdown, gr.File]:
-    """A bundled voice by its name, or a file, which counts until a name is chosen."""
-    name = gr.Dropdown([("MichiAI's own", ""), *engine.voices], value="", label="Voice")
+def voice_choice(offline: Offline) -> tuple[gr.Dropdown, gr.File]:
+    """A bundled or kept voice by its name, or a file, which counts until a name is chosen."""
+    name = gr.Dropdown([("MichiAI's own", ""), *offline.engine.voices], value="", label="Voice")
     file = gr.File(label="Instead: a voice file", file_types=[".safetensors"], type="filepath", height=140)
     name.input(None, None, file, js="() => null", api_name=False)
+    file.upload(offline.check_voice, file, api_name=False).failure(None, None, file, js="() => null", api_name=False)
     return name, file
 
 
-def turn_tab(offline: Offline) -> gr.File:
-    """Upload or record, get the answer. Returns the voice's input, which the clone tab fills."""
+def turn_tab(offline: Offline) -> tuple[gr.Dropdown, gr.File]:
+    """Upload or record, get the answer. Returns the voice's inputs, which the clone tab fills."""
     top = gr.Column()
     with gr.Row():
         with gr.Column():
@@ -135,7 +142,7 @@ def turn_tab(offline: Offline) -> gr.File:
             instructions = gr.Textbox(
                 label="Instructions (optional)", placeholder="your name is nora.", max_length=4000
             )
-            name, voice = voice_choice(offline.engine)
+            name, voice = voice_choice(offline)
             with gr.Row():
                 ask = gr.Button("Answer", variant="primary")
                 listen = gr.Button("Only write down what it hears")
@@ -163,6 +170,7 @@ def turn_tab(offline: Offline) -> gr.File:
             [audio, voice, instructions, context, name],
             [whole, both, rows, picture],
             api_name=api_name,
+            js=ANSWER,
             show_progress_on=[answer, both, picture],
             **QUEUE,
         ).success(as_shown, [whole, rows], [answer, table], api_name=False)
@@ -170,10 +178,10 @@ def turn_tab(offline: Offline) -> gr.File:
     answer_at(ask.click, "converse")
     answer_at(examples.load_input_event.success, False)
     listen.click(offline.transcribe, [audio], [heard, words], api_name="transcribe", **QUEUE)
-    return voice
+    return name, voice
 
 
-def clone_tab(offline: Offline, voice_file: gr.File, minutes: float) -> None:
+def clone_tab(offline: Offline, turn_voice: tuple[gr.Dropdown, gr.File], minutes: float) -> None:
     """Upload or record a voice, hear it, keep it; or read a text in a kept one."""
     top = gr.Column()
     with gr.Row():
@@ -212,10 +220,10 @@ def clone_tab(offline: Offline, voice_file: gr.File, minutes: float) -> None:
             with gr.Column():
                 words = gr.Textbox(label="Text", value="the red train is late.", max_length=400)
             with gr.Column():
-                read_name, read_file = voice_choice(offline.engine)
+                read_name, read_file = voice_choice(offline)
         read = gr.Button("Read")
         speech = gr.Audio(label="Speech", autoplay=True, interactive=False)
-        read.click(offline.speak, [words, read_file, read_name], speech, api_name="speak", **QUEUE)
+        read.click(offline.speak, [words, read_file, read_name], speech, api_name="speak", js=READ, **QUEUE)
         gr.Examples(
             [["two plus three is five."], ["the capital of france is paris."], ["that is funny <laugh>"]],
             [words],
@@ -225,8 +233,8 @@ def clone_tab(offline: Offline, voice_file: gr.File, minutes: float) -> None:
     clone.click(
         offline.clone, [audio, consent, text], [file, said, remarks], api_name="clone", **QUEUE
     ).success(as_text, [file], [data], api_name=False)
-    keep.click(readable(kept), [data, name], [voice_file, read_file], api_name=False).success(
-        None, [data, name], None, js=KEEP, api_name=False
+    keep.click(readable(check_kept), [data, name], api_name=False).success(
+        None, [data, name], [*turn_voice, read_name, read_file], js=KEEP, api_name=False
     )
 
 
@@ -255,15 +263,11 @@ def as_text(path: str) -> str:
     return base64.b64encode(Path(path).read_bytes()).decode()
 
 
-def kept(data: str | None, name: str) -> tuple[str, str]:
-    """A new file of a voice in base64, for the inputs of both tabs."""
+def check_kept(data: str | None, name: str) -> None:
+    """What the visitor is told before the page keeps a voice in base64."""
     if not data:
         raise ValueError("there is no voice yet: clone one first")
-    name = re.sub(r"[^\w -]", "", name).strip() or "my voice"  # it becomes a file's
-    path = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"])) / f"{name}.safetensors"
-    path.write_bytes(base64.b64decode(data))
-    gr.Info(f"“{name}” is chosen in the Live tab, and where a text or an answer is spoken.")
-    return str(path), str(path)
+    gr.Info(f"“{escape(name.strip()) or 'my voice'}” is chosen in the Live tab, and where a text or an answer is spoken.")
 
 
 def known(question: str) -> str:

@@ -4,8 +4,12 @@ from pathlib import Path
 
 import axe_playwright_python
 import pytest
+import torch
+from safetensors.torch import save_file
 
 pytest.importorskip("gradio", reason="the Space's packages are not installed: pip install -e .[app]")
+
+from michiai.voice_michiai import Voice  # noqa: E402
 
 import browser  # noqa: E402
 from browser import NEEDS_CHROMIUM, open_page, state, wait_state  # noqa: E402
@@ -137,23 +141,74 @@ def test_bad_input_is_a_sentence_on_the_page(address, chromium) -> None:
     assert state(page) == "idle" and "Traceback" not in page.content()
 
 
+def voice_asked_in(page, do) -> str | bytes:
+    """The voice in which the turn-by-turn tab's answer is when `do` asks: its name, or its file."""
+
+    def given(count: int):
+        return page.expect_request(lambda r: "/queue/join" in r.url and len(r.post_data_json["data"]) == count, timeout=60_000)
+
+    with given(2), given(5) as asked:  # it is shown only if it came
+        do()
+    _, file, _, _, name = asked.value.post_data_json["data"]
+    return Path(file["path"]).read_bytes() if file else name
+
+
 def test_a_cloned_voice_is_used_in_the_other_tabs(address, chromium) -> None:
     page = open_page(chromium, address)
     page.get_by_role("tab", name="Clone a voice").click()
     page.get_by_role("button", name="Use this voice in the other tabs").click()
     page.get_by_text("There is no voice yet: clone one first").wait_for(timeout=30_000)
     clone(page)
-    mine = "a[download='mine.safetensors']:visible"
-    page.get_by_label("Name of the voice").fill("../mine")
-    page.get_by_role("button", name="Use this voice in the other tabs").click()
-    page.get_by_text("is chosen in the Live tab").wait_for(timeout=30_000)
+    with page.expect_download() as saved:
+        page.locator("a[download='voice.safetensors']").click()
+    mine = saved.value.path().read_bytes()
+    for name in ("<i>mine", "ada"):
+        page.get_by_label("Name of the voice").fill(name)
+        page.get_by_role("button", name="Use this voice in the other tabs").click()
+        page.get_by_text(f"“{name}” is chosen in the Live tab").wait_for(timeout=30_000)
+    page.get_by_role("tab", name="Live").click()
+    assert page.input_value("#michi-voice") == "ada (yours)"
     page.get_by_role("tab", name="Turn by turn").click()
-    page.locator(mine).first.wait_for(timeout=30_000)
+    chosen = page.locator("input[aria-label='Voice']:visible")
+    assert chosen.input_value() == "ada (yours)"
+    assert voice_asked_in(page, lambda: ask(page)) == mine
+    for name, voice in (("cleo", "cleo"), ("<i>mine", mine)):
+        chosen.click()
+        page.get_by_role("option", name=name, exact=True).click()
+        assert voice_asked_in(page, page.get_by_role("button", name="Answer").click) == voice
+    page.get_by_role("tab", name="Clone a voice").click()
+    page.get_by_text("Read a text aloud").click()
+    assert chosen.input_value() == "ada (yours)"
+    with page.expect_request(lambda r: "/queue/join" in r.url) as read:
+        page.get_by_role("button", name="Read", exact=True).click()
+    assert Path(read.value.post_data_json["data"][1]["path"]).read_bytes() == mine
+    assert page.problems == []
+
+
+def test_a_wrong_voice_file_is_refused_when_it_is_given(address, chromium, tmp_path: Path) -> None:
+    wrong, voice = tmp_path / "weights.safetensors", tmp_path / "mine.safetensors"
+    save_file({"latents": torch.zeros(9, 6)}, wrong)
+    Voice(torch.zeros(9, 6)).save(voice)
+    page = open_page(chromium, address)
+    page.locator("#michi-scene summary").click()
+    page.set_input_files("#michi-voice-file", voice)
+    page.wait_for_function("document.getElementById('michi-voice').value === 'mine'", timeout=30_000)
+    page.set_input_files("#michi-voice-file", wrong)
+    page.get_by_text("weights.safetensors is refused. The voice file is not a voice of version 1").wait_for(timeout=30_000)
+    assert page.input_value("#michi-voice") == "mine" and page.input_value("#michi-voice-file") == ""
+    page.get_by_role("tab", name="Turn by turn").click()
+    given = page.get_by_role("tabpanel").locator("input[type=file][accept='.safetensors']")
+    given.set_input_files(wrong)
+    page.locator(".toast-text", has_text="The voice file is not a voice of version 1; expected").wait_for(timeout=30_000)
+    given.set_input_files(voice)  # there is room for it again
+    mine = page.locator("a[download='mine.safetensors']:visible")
+    mine.wait_for(timeout=30_000)
+    page.wait_for_timeout(1000)
+    assert mine.is_visible()
     page.locator("input[aria-label='Voice']:visible").click()
     page.get_by_role("option", name="cleo").click()  # instead of the file
-    page.locator(mine).first.wait_for(state="hidden", timeout=30_000)
-    page.get_by_role("tab", name="Live").click()
-    assert page.input_value("#michi-voice") == "../mine" and page.problems == []
+    mine.wait_for(state="hidden", timeout=30_000)
+    assert page.problems == []
 
 
 def test_a_blocked_microphone_is_explained(address, chromium) -> None:
