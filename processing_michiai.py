@@ -33,7 +33,7 @@ def check_rate(rate: Any, what: str = "sampling rate") -> int:
     if (
         isinstance(rate, bool)
         or not isinstance(rate, (int, float, np.integer, np.floating))
-        or int(rate) != rate
+        or not float(rate).is_integer()
     ):
         raise ValueError(
             f"{what} is {rate!r}; expected a whole number of samples per second, for instance 16000"

@@ -71,6 +71,9 @@ class Voice:
         if self.latents.ndim != 2 or self.latents.shape[1] != config.latent_dim:
             raise ValueError(f"the voice has latents of shape {tuple(self.latents.shape)}; expected [frames, {config.latent_dim}]: "
                              "it was made with another checkpoint, make it again with model.voice(...)")
+        if not (len(self.latents) and self.latents.is_floating_point() and self.latents.isfinite().all()):
+            raise ValueError(f"the voice has {len(self.latents)} frames of {self.latents.dtype}, or some that are not finite; expected finite "
+                             "floating point numbers: make it again with model.voice(...)")
         return self
 
     def save(self, path: str | Path) -> None:

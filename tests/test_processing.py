@@ -114,7 +114,7 @@ def test_resampler_answers_soon() -> None:
 
 
 def test_a_rate_of_zero_is_named() -> None:
-    for rate in (0, -1, None, 16.0001, True):
+    for rate in (0, -1, None, 16.0001, True, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="expected"):
             StreamingResampler(rate, 16_000)
     with pytest.raises(ValueError, match="sampling rate of audio is 0"):

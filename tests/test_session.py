@@ -387,6 +387,9 @@ def test_a_long_reference_is_trimmed_and_said(model, caplog) -> None:
 def test_a_voice_of_another_checkpoint_or_no_voice_is_named(model, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"shape \(40, 7\); expected \[frames, 6\]"):
         model.session(voice=Voice(torch.zeros(40, 7)))
+    for latents in (torch.zeros(0, 6), torch.full((9, 6), torch.nan), torch.zeros(9, 6, dtype=torch.long)):
+        with pytest.raises(ValueError, match=rf"the voice has {len(latents)} frames of {latents.dtype}, or some .* expected finite"):
+            model.session(voice=Voice(latents))
     (tmp_path / "x").write_text("no")
     for path in (tmp_path / "x", tmp_path / "missing"):
         with pytest.raises(ValueError, match="cannot be read as a voice"):
