@@ -72,8 +72,8 @@ class Voice:
             raise ValueError(f"the voice has latents of shape {tuple(self.latents.shape)}; expected [frames, {config.latent_dim}]: "
                              "it was made with another checkpoint, make it again with model.voice(...)")
         if not (len(self.latents) and self.latents.is_floating_point() and self.latents.isfinite().all()):
-            raise ValueError(f"the voice has {len(self.latents)} frames of {self.latents.dtype}, or some that are not finite; expected finite "
-                             "floating point numbers: make it again with model.voice(...)")
+            raise ValueError(f"the voice has {len(self.latents)} frames of {self.latents.dtype}, or some are not finite; "
+                             "expected finite floating point numbers: make it again with model.voice(...)")
         return self
 
     def save(self, path: str | Path) -> None:
