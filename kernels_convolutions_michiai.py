@@ -116,7 +116,7 @@ void columns(const uint16_t* a, int64_t rows, int64_t n, int64_t taps, int64_t d
 // Convolutions by fewer products (Winograd; Lavin and Gray, arXiv 1509.09308), where these are float32 and take most of the time.
 // Taps and inputs are brought to POINTS points, as polynomials would be, multiplied there and brought back: OUT outputs of TAPS taps
 // in 7 products in place of 16. Rounding errors are 3e-7 of the result.
-#ifdef __AVX512BF16__
+#if defined __AVX512BF16__ || defined EVERY_PRODUCT  // the latter for tests
 constexpr bool FEWER = false;
 #else
 constexpr bool FEWER = true;

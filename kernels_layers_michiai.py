@@ -1,4 +1,4 @@
-"""C++ of transformer layers and of steered MLPs, which `kernels_michiai.py` compiles with, and after, the int8 products."""
+"""C++ of transformer layers and of steered MLPs, which `kernels_michiai.py` compiles after the int8 products."""
 
 LAYERS = r"""
 namespace {
@@ -143,6 +143,128 @@ void look_at(const float* query, int64_t queries, int64_t per_mask, const uint16
     for (; q < queries; q++) weigh<1>(scores + q * BLOCK, values, rows, count, size, y + q * part + 2, part);
 }
 
+// Which slots any position of each row of the batch sees, as rows of the prompt and then of the memory, and what each position adds to
+// their scores.
+struct Sight {
+    std::vector<std::vector<int32_t>> rows;
+    std::vector<std::vector<float>> masks;
+    std::vector<int64_t> of_prompt;
+
+    Sight(const Shape& shape, const uint8_t* seen) : rows(shape.B), masks(shape.B), of_prompt(shape.B) {
+        const int64_t T = shape.T, P = shape.P, slots = P + shape.K;
+        for (int64_t b = 0; b < shape.B; b++, seen += T * slots) {
+            std::vector<int64_t> which;
+            for (int64_t s = 0; s < slots; s++)
+                for (int64_t t = 0; t < T; t++)
+                    if (seen[t * slots + s]) { which.push_back(s); break; }
+            for (int64_t s : which) { rows[b].push_back(int32_t(s < P ? s : s - P)); of_prompt[b] += s < P; }
+            for (int64_t t = 0; t < T; t++)
+                for (int64_t s : which) masks[b].push_back(seen[t * slots + s] ? 0.0f : -INFINITY);
+        }
+    }
+};
+
+// What the threads share of an attention
+struct Attention {
+    const Shape& shape; const Sight& sight; const Memory *prompt, *memory; const bool write_prompt;
+    const int64_t* slot; const float *cos, *sin;
+    const int64_t heads = shape.H * shape.G, part = shape.size + 2, total = (heads + 2 * shape.H) * shape.size;
+    std::vector<float> joined, parts;  // queries, keys and values [M, total]; of each thread, position and query what `look_at` gives
+
+    Attention(const Shape& shape, const Sight& sight, const Memory* prompt, const Memory* memory, bool write_prompt, const int64_t* slot,
+              const float* cos, const float* sin, int64_t threads)
+        : shape(shape), sight(sight), prompt(prompt), memory(memory), write_prompt(write_prompt), slot(slot), cos(cos), sin(sin),
+          joined(shape.B * shape.T * total), parts(threads * shape.B * shape.T * heads * part) {}
+};
+
+// One of the threads: it looks at its share of the slots, and then puts all shares together.
+struct Looker {
+    Attention& all; const Shape& shape; const int64_t thread, threads, queries;
+    std::vector<float> query, scores, found, scratch;
+
+    Looker(Attention& all, int64_t thread, int64_t threads)
+        : all(all), shape(all.shape), thread(thread), threads(threads), queries(shape.T * shape.G), query(2 * queries * shape.size),
+          scores(queries * BLOCK), found(queries * all.part), scratch(shape.size) {}
+
+    // Write keys and values of row b of the batch, those that lie in rows[from .. to - 1]: who looks at a slot writes it before.
+    void remember(int64_t b, uint16_t* base, int64_t from, int64_t to) {
+        const auto& [S, B, T, D, H, G, size, F, P, K, eps, scaling] = shape;
+        const Memory* where = all.write_prompt ? all.prompt : all.memory;
+        const auto& rows = all.sight.rows[b];
+        for (int64_t t = 0; t < T; t++) {
+            const int64_t m = b * T + t, s = all.slot[m];
+            if (from >= to || s < rows[from] || s > rows[to - 1]) continue;
+            const float* keys = all.joined.data() + m * all.total + all.heads * size;
+            for (int64_t h = 0; h < H; h++) {
+                uint16_t* place = base + (h * (all.write_prompt ? P : K) + s) * size;
+                rotate(keys + h * size, all.cos + (m * 2 + 1) * size, all.sin + (m * 2 + 1) * size, size, 1.0f, scratch.data());
+                for (int64_t i = 0; i < size; i++) {
+                    place[i] = to_bf16(scratch[i]);
+                    place[where->pair + i] = to_bf16(keys[(H + h) * size + i]);
+                }
+            }
+        }
+    }
+
+    // This thread's part of the attention of row b of the batch
+    void look(int64_t layer, int64_t b) {
+        const auto& [S, B, T, D, H, G, size, F, P, K, eps, scaling] = shape;
+        const auto& rows = all.sight.rows[b];
+        const int64_t count = rows.size(), begin = count * thread / threads, end = count * (thread + 1) / threads;
+        const int64_t border = all.sight.of_prompt[b];
+        const int64_t halves[2][2] = {{begin, std::min(end, border)}, {std::max(begin, border), end}};  // prompt, memory
+        uint16_t* base[2];
+        for (int way = 0; way < 2; way++) {
+            const Memory* where = way ? all.memory : all.prompt;
+            base[way] = where->data + layer * where->layer + b * where->batch;
+        }
+        const auto [from, to] = halves[!all.write_prompt];
+        remember(b, base[!all.write_prompt], from, to);
+        for (int64_t h = 0; h < H; h++) {
+            for (int64_t t = 0; t < T; t++)
+                for (int64_t g = 0; g < G; g++)
+                    for (int64_t way = 0; way < 2; way++) {  // as the prompt is seen, and as the memory is
+                        const int64_t m = b * T + t, turn = (m * 2 + way) * size;
+                        const float* x = all.joined.data() + m * all.total + (h * G + g) * size;
+                        float* y = query.data() + (way * queries + t * G + g) * size;
+                        rotate(x, all.cos + turn, all.sin + turn, size, scaling, y);
+                        for (int64_t i = 0; i < size; i++) y[i] = from_bf16(to_bf16(y[i]));
+                    }
+            for (int64_t i = 0; i < queries * all.part; i++) found[i] = i % all.part ? 0.0f : -INFINITY;
+            for (int way = 0; way < 2; way++) {
+                const uint16_t* keys = base[way] + h * (way ? K : P) * size;
+                const uint16_t* values = keys + (way ? all.memory : all.prompt)->pair;
+                for (int64_t start = halves[way][0]; start < halves[way][1]; start += BLOCK)
+                    look_at(query.data() + way * queries * size, queries, G, keys, values, rows.data() + start,
+                            all.sight.masks[b].data() + start, count, std::min<int64_t>(BLOCK, halves[way][1] - start), size, scores.data(),
+                            found.data());
+            }
+            for (int64_t t = 0; t < T; t++)
+                std::memcpy(all.parts.data() + ((thread * B * T + b * T + t) * all.heads + h * G) * all.part,
+                            found.data() + t * G * all.part, G * all.part * sizeof(float));
+        }
+    }
+
+    // The attention of position m: y [heads, size]
+    void put_together(int64_t m, float* y) const {
+        const int64_t size = shape.size, M = shape.B * shape.T;
+        for (int64_t h = 0; h < all.heads; h++, y += size) {
+            const auto of = [&](int64_t i) { return all.parts.data() + ((i * M + m) * all.heads + h) * all.part; };
+            float top = -INFINITY, sum = 0;
+            for (int64_t i = 0; i < threads; i++) top = std::max(top, of(i)[0]);
+            std::fill(y, y + size, 0.0f);
+            for (int64_t i = 0; i < threads; i++) {
+                const float* from = of(i);
+                if (from[0] == -INFINITY) continue;
+                const float weight = exp_of(from[0] - top);
+                sum += weight * from[1];
+                for (int64_t j = 0; j < size; j++) y[j] += weight * from[2 + j];
+            }
+            for (int64_t j = 0; j < size; j++) y[j] /= sum;
+        }
+    }
+};
+
 }  // namespace
 
 // plan: per layer the addresses of norm, (weight, scale, sums) of queries with keys and values, of the output, norm, and those of
@@ -150,34 +272,20 @@ void look_at(const float* query, int64_t queries, int64_t per_mask, const uint16
 extern "C" void follow_layers(const int64_t* plan, const Shape* shape, float* x, const Memory* prompt, const Memory* memory,
                               int64_t write_prompt, const int64_t* slot, const uint8_t* seen, const float* cos, const float* sin,
                               int64_t threads) {
-    const auto [S, B, T, D, H, G, size, F, P, K, eps, scaling] = *shape;
-    const int64_t M = B * T, Q = T * G, heads = H * G, slots = P + K, total = (heads + 2 * H) * size;
-    const int64_t wide = up_to(64, std::max({D, F, heads * size}));
-
-    // Which slots any position of a row of the batch sees, as rows of the prompt and then of the memory, and what each position adds to
-    // their scores.
-    std::vector<std::vector<int32_t>> look(B);
-    std::vector<std::vector<float>> masks(B);
-    std::vector<int64_t> of_prompt(B);
-    for (int64_t b = 0; b < B; b++) {
-        std::vector<int64_t> which;
-        for (int64_t s = 0; s < slots; s++)
-            for (int64_t t = 0; t < T; t++)
-                if (seen[(b * T + t) * slots + s]) { which.push_back(s); break; }
-        for (int64_t s : which) { look[b].push_back(int32_t(s < P ? s : s - P)); of_prompt[b] += s < P; }
-        for (int64_t t = 0; t < T; t++)
-            for (int64_t s : which) masks[b].push_back(seen[(b * T + t) * slots + s] ? 0.0f : -INFINITY);
-    }
-
-    std::vector<float> joined(M * total), hidden(M * F), raised(M * F);
-    const int64_t part = size + 2;  // of a query's attention: maximum, sum of weights, weighted values
-    std::vector<float> parts(threads * M * heads * part);
+    const int64_t S = shape->S, M = shape->B * shape->T, D = shape->D, F = shape->F;
+    const float eps = shape->eps;
+    const Sight sight(*shape, seen);
+    Attention attention(*shape, sight, prompt, memory, write_prompt, slot, cos, sin, threads);
+    const int64_t total = attention.total, width = attention.heads * shape->size, wide = up_to(64, std::max({D, F, width}));
+    float* joined = attention.joined.data();
+    std::vector<float> hidden(M * F), raised(M * F);
 
     #pragma omp parallel num_threads(threads)
     {
         const int thread = omp_get_thread_num(), n = omp_get_num_threads();
         std::vector<Level> levels(M * wide);
-        std::vector<float> scales(M), scratch(std::max(wide, heads * size)), query(2 * Q * size), scores(Q * BLOCK), sight(Q * part);
+        std::vector<float> scales(M), scratch(wide);
+        Looker looker(attention, thread, n);
         int64_t first, last;
         Levels q{levels.data(), scales.data(), wide};
         for (int64_t layer = 0; layer < S; layer++) {
@@ -190,72 +298,15 @@ extern "C" void follow_layers(const int64_t* plan, const Shape* shape, float* x,
             multiply(q, M, in, first, last, D, [&](int64_t m, int64_t r, float value) { joined[m * total + r] = value; });
             #pragma omp barrier
 
-            for (int64_t b = 0; b < B; b++) {
-                const auto& list = look[b];
-                const int64_t begin = list.size() * thread / n, end = list.size() * (thread + 1) / n, border = of_prompt[b];
-                uint16_t* far = prompt->data + layer * prompt->layer + b * prompt->batch;
-                uint16_t* near = memory->data + layer * memory->layer + b * memory->batch;
-                const int64_t halves[2][2] = {{begin, std::min(end, border)}, {std::max(begin, border), end}};  // prompt, memory
-                for (int64_t t = 0; t < T; t++) {  // who looks at a slot writes it before
-                    const int64_t m = b * T + t, s = slot[m];
-                    const auto [from, to_] = halves[!write_prompt];
-                    if (from >= to_ || s < list[from] || s > list[to_ - 1]) continue;
-                    const Memory* where = write_prompt ? prompt : memory;
-                    uint16_t* to = write_prompt ? far : near;
-                    const float* keys = joined.data() + m * total + heads * size;
-                    for (int64_t h = 0; h < H; h++) {
-                        uint16_t* place = to + (h * (write_prompt ? P : K) + s) * size;
-                        rotate(keys + h * size, cos + (m * 2 + 1) * size, sin + (m * 2 + 1) * size, size, 1.0f, scratch.data());
-                        for (int64_t i = 0; i < size; i++) {
-                            place[i] = to_bf16(scratch[i]);
-                            place[where->pair + i] = to_bf16(keys[(H + h) * size + i]);
-                        }
-                    }
-                }
-                for (int64_t h = 0; h < H; h++) {
-                    for (int64_t t = 0; t < T; t++)
-                        for (int64_t g = 0; g < G; g++)
-                            for (int64_t way = 0; way < 2; way++) {  // as the prompt is seen, and as the memory is
-                                const int64_t m = b * T + t, turn = (m * 2 + way) * size;
-                                float* to = query.data() + (way * Q + t * G + g) * size;
-                                rotate(joined.data() + m * total + (h * G + g) * size, cos + turn, sin + turn, size, scaling, to);
-                                for (int64_t i = 0; i < size; i++) to[i] = from_bf16(to_bf16(to[i]));
-                            }
-                    for (int64_t i = 0; i < Q * part; i++) sight[i] = i % part ? 0.0f : -INFINITY;
-                    for (int way = 0; way < 2; way++) {
-                        const Memory* where = way ? memory : prompt;
-                        const uint16_t* keys = way ? near + h * K * size : far + h * P * size;
-                        for (int64_t start = halves[way][0]; start < halves[way][1]; start += BLOCK) {
-                            const int64_t count = std::min<int64_t>(BLOCK, halves[way][1] - start);
-                            look_at(query.data() + way * Q * size, Q, G, keys, keys + where->pair, list.data() + start,
-                                    masks[b].data() + start, int64_t(list.size()), count, size, scores.data(), sight.data());
-                        }
-                    }
-                    for (int64_t t = 0; t < T; t++)
-                        std::memcpy(parts.data() + ((thread * M + b * T + t) * heads + h * G) * part, sight.data() + t * G * part,
-                                    G * part * sizeof(float));
-                }
-            }
+            for (int64_t b = 0; b < shape->B; b++) looker.look(layer, b);
             #pragma omp barrier
 
             for (int64_t m = 0; m < M; m++) {
-                for (int64_t h = 0; h < heads; h++) {
-                    float top = -INFINITY, sum = 0, *y = scratch.data() + h * size;
-                    for (int i = 0; i < n; i++) top = std::max(top, parts[((i * M + m) * heads + h) * part]);
-                    std::fill(y, y + size, 0.0f);
-                    for (int i = 0; i < n; i++) {
-                        const float* from = parts.data() + ((i * M + m) * heads + h) * part;
-                        if (from[0] == -INFINITY) continue;
-                        const float share_of = exp_of(from[0] - top);
-                        sum += share_of * from[1];
-                        for (int64_t j = 0; j < size; j++) y[j] += share_of * from[2 + j];
-                    }
-                    for (int64_t j = 0; j < size; j++) y[j] /= sum;
-                }
-                quantise(scratch.data(), heads * size, m, q);
+                looker.put_together(m, scratch.data());
+                quantise(scratch.data(), width, m, q);
             }
             share(D, thread, n, first, last);
-            multiply(q, M, out, first, last, heads * size, [&](int64_t m, int64_t r, float value) { x[m * D + r] += value; });
+            multiply(q, M, out, first, last, width, [&](int64_t m, int64_t r, float value) { x[m * D + r] += value; });
             #pragma omp barrier
 
             for (int64_t m = 0; m < M; m++) normalise(x + m * D, floats(7), D, eps, m, scratch.data(), q);

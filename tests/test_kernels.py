@@ -26,6 +26,7 @@ PROCESSORS = {
     "without bfloat16": ("-mno-amx-bf16", "-mno-amx-int8", "-mno-avx512bf16"),
     "without AVX-512": ("-mno-amx-bf16", "-mno-amx-int8", "-mno-avx512f"),
     "without AVX2": ("-mno-amx-bf16", "-mno-amx-int8", "-mno-avx2"),
+    "every product": ("-DEVERY_PRODUCT",),  # of a convolution, as where there is bfloat16
 }
 
 
