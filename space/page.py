@@ -230,9 +230,10 @@ def clone_tab(offline: Offline, turn_voice: tuple[gr.Dropdown, gr.File], minutes
             label="Texts",
             cache_examples=False,
         )
-    clone.click(
-        offline.clone, [audio, consent, text], [file, said, remarks], api_name="clone", **QUEUE
-    ).success(as_text, [file], [data], api_name=False)
+    clone.click(lambda: gr.Button(interactive=False), None, keep, api_name=False, queue=False)  # until there is what it keeps
+    made = clone.click(offline.clone, [audio, consent, text], [file, said, remarks], api_name="clone", **QUEUE)
+    made.success(as_text, [file], [data], api_name=False).then(lambda: gr.Button(interactive=True), None, keep, api_name=False)
+    made.failure(lambda: gr.Button(interactive=True), None, keep, api_name=False)
     keep.click(readable(check_kept), [data, name], api_name=False).success(
         None, [data, name], [*turn_voice, read_name, read_file], js=KEEP, api_name=False
     )
