@@ -123,7 +123,7 @@ constexpr bool FEWER = true;
 #endif
 constexpr int OUT = 4, TAPS = 4, POINTS = OUT + TAPS - 1, LAST = POINTS - 1;
 constexpr double PLACES[LAST] = {0, 1, -1, 2, -2, 0.5};  // the last point is infinity
-alignas(32) constexpr uint16_t NOTHING[2 * TILE * TILE] = {};  // a tile for taps that a convolution has not
+alignas(32) constexpr uint16_t NOTHING[TILE * TILE] = {};  // a tile for taps that a convolution has not
 constexpr int MANY = 96;  // rows of points for which weights are brought there once
 
 struct Transforms { float in[POINTS][POINTS], out[OUT][POINTS]; };  // of inputs, and back; that of taps is a polynomial's value

@@ -283,7 +283,7 @@ def _whole(n: int) -> int:
 
 
 class Generator(_Planned):
-    """A vocoder from its latents to what its inverse STFT takes, in one call: bfloat16 products, float32 between them.
+    """A vocoder from its latents to what its inverse STFT takes, in one call: bfloat16 factors, float32 sums.
 
     Args:
         vocoder: a `vocoder_michiai.Vocoder` whose convolutions are matrix products (`packed_michiai.py`).

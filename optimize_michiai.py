@@ -4,8 +4,9 @@
 The matrices of the listen head, the LLM and the speak head become int8 with a scale per row, multiplied by
 activations that are quantised on the fly, each position by itself (per-token dynamic quantisation, as in
 ZeroQuant, arXiv 2206.01861): by our own kernels (`kernels_michiai.py`), which bring a position through all layers
-in one call, or by PyTorch's FBGEMM where there is no C++ compiler. The vocoder is arithmetic rather than memory: it
-computes in bfloat16. So do the audio encoder and the memories of the LLM and the listen head.
+in one call, or by PyTorch's FBGEMM where there is no C++ compiler. The vocoder is arithmetic rather than memory: its
+weights and what its layers hand on are bfloat16, and so is the arithmetic where there are instructions for that. The
+audio encoder and the memories of the LLM and the listen head are bfloat16, too.
 
 "cuda": bfloat16, and the whole step as one CUDA graph (`runner_michiai.py`).
 """
