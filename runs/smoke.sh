@@ -12,22 +12,23 @@ beside() { "$@" >"$RUN/beside.log" 2>&1 & BESIDE=$!; }                # on the o
 joined() { wait $BESIDE || { cat "$RUN/beside.log"; exit 1; }; }
 
 # 1. words, and sound beside them
-beside $PY -m michiai.data "$RUN/data" --hours 0.05 --seed 1 --split train --workers 1
+speech() {
+  $PY -m michiai.data "$RUN/data" --hours 0.05 --seed 1 --split train --workers 1
+  $PY -m michiai.data "$RUN/read" --hours 0.02 --seed 1 --split train --workers 1 --reading
+}
+beside speech
 $PY -m michiai.training.tokenizer --out "$RUN/tokenizer" --scripts 1500
 $PY -m michiai.training.text --tokenizer "$RUN/tokenizer" --out "$RUN/table" "${SMALL[@]}"
 joined
-tail -n 1 "$RUN/beside.log"
 
 # 2. parts
 sound() {
   $PY -m michiai.training.codec --width 136 --data "$RUN/data" --out "$RUN/codec" "${SMALL[@]}"
   $PY -m michiai.training.encoder --data "$RUN/data" --codec "$RUN/codec/model.safetensors" --out "$RUN/encoder" "${SMALL[@]}"
-  $PY -m michiai.data "$RUN/read" --hours 0.02 --seed 1 --split train --workers 1 --reading
 }
 beside sound
 $PY -m michiai.training.listen --data "$RUN/data" --tokenizer "$RUN/tokenizer" --table "$RUN/table/model.safetensors" \
   --out "$RUN/listen" "${SMALL[@]}"
-$PY -m michiai.training.duplex --text "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/virtual" --steps 2 --batch 2
 joined
 frames() {  # DATA OUT [OPTION...]
   $PY -m michiai.training.prepare --data "$RUN/$1" --codec "$RUN/codec/model.safetensors" --listen "$RUN/listen/model.safetensors" \
@@ -35,6 +36,7 @@ frames() {  # DATA OUT [OPTION...]
 }
 beside frames read readings --copies 1
 frames data frames
+$PY -m michiai.training.duplex --text "$RUN/table/model.safetensors" --tokenizer "$RUN/tokenizer" --out "$RUN/virtual" --steps 2 --batch 2
 joined
 
 # 3. together, and the vocoder against discriminators
