@@ -160,9 +160,10 @@ struct Rows {
     static int64_t first(int64_t row, int64_t dilation) { return row / dilation * OUT * dilation + row % dilation; }
 };
 
-// This thread's share of the rows of `a`, `length` of n values, at the points: [POINTS][rows][n].
-void to_points(const uint16_t* a, int64_t length, int64_t n, int64_t dilation, const Rows& rows, float* values, int thread, int threads) {
-    for (int64_t row = rows.inputs * thread / threads; row < rows.inputs * (thread + 1) / threads; row++)
+// `a`, `length` of n values, at the points: values [POINTS][rows][n], of which those from `begin` to `end` are computed.
+void to_points(const uint16_t* a, int64_t length, int64_t n, int64_t dilation, const Rows& rows, float* values, int64_t begin,
+               int64_t end) {
+    for (int64_t row = begin; row < end; row++)
         for (int64_t c = 0; c < n; c += WIDTH) {
             Floats x[POINTS];
             for (int i = 0; i < POINTS; i++) {

@@ -146,7 +146,7 @@ struct Walker {
     void convolve(const Convolution& conv, const uint16_t* in, int64_t T, int64_t C, Emit emit) {
         const Rows rows(T, conv.taps, conv.dilation);
         if (FEWER) {
-            to_points(in, conv.back() + T, C, conv.dilation, rows, space.spread.data, thread, threads);
+            to_points(in, conv.back() + T, C, conv.dilation, rows, space.spread.data, begin(rows.inputs), end(rows.inputs));
             #pragma omp barrier
         }
         for (int64_t block = begin(C / TILE); block < end(C / TILE); block++) {
