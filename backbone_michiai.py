@@ -140,6 +140,11 @@ def each_way(state: StreamState, n_ways: int | None = None) -> Iterator[tuple[St
     state.update({path: memory.unflatten(0, (-1, n_ways)) for path, memory in rows.items()})
 
 
+def repeated(x: Tensor, n_ways: int) -> Tensor:
+    """Each row of the batch `n_ways` times, for rows as of `each_way`: [B, ...] -> [B n_ways, ...]."""
+    return x if n_ways == 1 else x.repeat_interleave(n_ways, 0)
+
+
 def kind_of(tokens: Tensor) -> Tensor:
     """Kinds of the text lane's positions, as `next_text` gives them: tokens -> EMPTY, TEXT or ASIDE."""
     return torch.where(tokens > 0, TEXT, torch.where(tokens < 0, ASIDE, EMPTY))

@@ -153,7 +153,7 @@ def decode(llama: nn.Module, x: Tensor, past: Past, kernel: Int8Layers | None = 
     """
     if kernel is not None and x.shape[1] <= MOST:
         cos, sin = past.cos[:, :, :, 0], past.sin[:, :, :, 0]
-        return _norm(llama.norm, kernel(x, past.slot, past.seen, cos, sin, past.prompt, past.memory, past.write_prompt))
+        return kernel(x, past.slot, past.seen, cos, sin, past.prompt, past.memory, past.write_prompt)
     step = partial(_follow, write_prompt=past.write_prompt)
     attention = llama.layers[0].self_attn
     shared = [past.rows, past.slot, *past.sight(attention), *past.turns(attention)]

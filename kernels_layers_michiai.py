@@ -10,12 +10,12 @@ struct Shape { int64_t S, B, T, D, H, G, size, F, P, K; float eps, scaling; };
 // [S, 2, B, H, slots, size] with the strides of the first three
 struct Memory { uint16_t* data; int64_t layer, pair, batch; };
 
-void normalise(const float* x, const float* weight, int64_t D, float eps, int64_t m, float* scratch, Levels out) {
+// RMSNorm
+void normalise(const float* x, const float* weight, int64_t D, float eps, float* y) {
     float square = 0;
     for (int64_t i = 0; i < D; i++) square += x[i] * x[i];
     float inverse = 1.0f / std::sqrt(square / D + eps);
-    for (int64_t i = 0; i < D; i++) scratch[i] = x[i] * inverse * weight[i];
-    quantise(scratch, D, m, out);
+    for (int64_t i = 0; i < D; i++) y[i] = x[i] * inverse * weight[i];
 }
 
 // rotary position embedding of one head; the sines of the first half are negative
@@ -268,7 +268,7 @@ struct Looker {
 }  // namespace
 
 // plan: per layer the addresses of norm, (weight, scale, sums) of queries with keys and values, of the output, norm, and those of
-// gate with up, and of down. x [B T, D] is changed in place. prompt and memory are written at `slot`, one of them.
+// gate with up, and of down; after all the last norm's. x [B T, D] is changed in place, as is one of prompt and memory at `slot`.
 extern "C" void follow_layers(const int64_t* plan, const Shape* shape, float* x, const Memory* prompt, const Memory* memory,
                               int64_t write_prompt, const int64_t* slot, const uint8_t* seen, const float* cos, const float* sin,
                               int64_t threads) {
@@ -293,7 +293,10 @@ extern "C" void follow_layers(const int64_t* plan, const Shape* shape, float* x,
             auto floats = [&](int i) { return reinterpret_cast<const float*>(at[i]); };
             const Matrix in = Matrix::at(at + 1), out = Matrix::at(at + 4), gate_up = Matrix::at(at + 8), down = Matrix::at(at + 11);
 
-            for (int64_t m = 0; m < M; m++) normalise(x + m * D, floats(0), D, eps, m, scratch.data(), q);
+            for (int64_t m = 0; m < M; m++) {
+                normalise(x + m * D, floats(0), D, eps, scratch.data());
+                quantise(scratch.data(), D, m, q);
+            }
             share(total, thread, n, first, last);
             multiply(q, M, in, first, last, D, [&](int64_t m, int64_t r, float value) { joined[m * total + r] = value; });
             #pragma omp barrier
@@ -309,7 +312,10 @@ extern "C" void follow_layers(const int64_t* plan, const Shape* shape, float* x,
             multiply(q, M, out, first, last, width, [&](int64_t m, int64_t r, float value) { x[m * D + r] += value; });
             #pragma omp barrier
 
-            for (int64_t m = 0; m < M; m++) normalise(x + m * D, floats(7), D, eps, m, scratch.data(), q);
+            for (int64_t m = 0; m < M; m++) {
+                normalise(x + m * D, floats(7), D, eps, scratch.data());
+                quantise(scratch.data(), D, m, q);
+            }
             share(F, thread, n, first, last);
             multiply(q, M, gate_up, first, last, D, [&](int64_t m, int64_t r, float value) { hidden[m * F + r] = value; });
             const Matrix up{gate_up.weight + F * D, gate_up.scale + F, gate_up.sums + F};
@@ -325,6 +331,9 @@ extern "C" void follow_layers(const int64_t* plan, const Shape* shape, float* x,
             multiply(q, M, down, first, last, F, [&](int64_t m, int64_t r, float value) { x[m * D + r] += value; });
             #pragma omp barrier
         }
+        const auto weight = reinterpret_cast<const float*>(plan[S * 14]);
+        #pragma omp for
+        for (int64_t m = 0; m < M; m++) normalise(x + m * D, weight, D, eps, x + m * D);
     }
 }
 

@@ -28,6 +28,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,14 @@ from torch.nn import functional as F
 
 from .kernels_convolutions_michiai import CONVOLUTIONS
 from .kernels_layers_michiai import LAYERS
+from .kernels_listen_michiai import LISTEN
 from .kernels_products_michiai import PRODUCTS
 from .kernels_vocoder_michiai import VOCODER
 
 logger = logging.getLogger(__name__)
-SOURCE = PRODUCTS + LAYERS + CONVOLUTIONS + VOCODER
+SOURCE = PRODUCTS + LAYERS + LISTEN + CONVOLUTIONS + VOCODER
 MOST = 8  # positions per row of a batch that go through all layers in one call; more, as prompts have, go layer by layer
+STEERED, HALVING = 12, 20  # numbers in the plan of a steered MLP, and of a halving with the convolution after it
 TILE = 32  # columns of a bfloat16 matrix that are multiplied at once
 FLAGS = (
     "-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-fno-finite-math-only",  # minus infinity is used
@@ -94,7 +97,7 @@ def _library() -> ctypes.CDLL | None:
         except (OSError, subprocess.CalledProcessError) as error:
             problem = f"{compiler} could not compile our kernels: {getattr(error, 'stderr', None) or error}"
             continue
-        for function in (library.multiply_int8, library.follow_layers, library.follow_steered, library.generate):
+        for function in (library.multiply_int8, library.follow_layers, library.follow_steered, library.halve_rates, library.generate):
             function.restype = None
         return library
     logger.warning("int8 layers run in PyTorch's own operations, which takes about twice the time: %s", problem)
@@ -158,8 +161,18 @@ def _follow_layers(
 def _follow_steered(x: Tensor, condition: Tensor, plan: Tensor, eps: float) -> Tensor:
     y, condition, width = x.clone(memory_format=torch.contiguous_format), condition.contiguous(), x.shape[-1]
     sizes = ctypes.c_int64(x.numel() // width), ctypes.c_int64(width), ctypes.c_float(eps), ctypes.c_int64(torch.get_num_threads())
-    _library().follow_steered(_pointer(plan), ctypes.c_int64(len(plan)), _pointer(y), _pointer(condition), *sizes)
+    _library().follow_steered(_pointer(plan), ctypes.c_int64(len(plan) // STEERED), _pointer(y), _pointer(condition), *sizes)
     return y
+
+
+def _halve_rates(x: Tensor, plan: Tensor, memory: Tensor, width: int, eps: float) -> tuple[Tensor, Tensor]:
+    B, T, _ = x.shape
+    halvings = -(-len(plan) // HALVING)
+    x, y, memory = x.contiguous(), x.new_empty(B, T >> halvings, width), memory.clone(memory_format=torch.contiguous_format)
+    sizes = (ctypes.c_int64(size) for size in (memory.shape[1], B, T))
+    given = _pointer(plan), ctypes.c_int64(halvings), *map(_pointer, (x, y, memory))
+    _library().halve_rates(*given, *sizes, ctypes.c_float(eps), ctypes.c_int64(torch.get_num_threads()))
+    return y, memory
 
 
 def _generate(x: Tensor, plan: Tensor, memory: Tensor, inner: int, steps: int, width: int) -> Tensor:
@@ -179,10 +192,12 @@ _OPERATORS.define(
     "bool write_prompt, int heads, int hidden, float eps) -> Tensor"
 )
 _OPERATORS.define("follow_steered(Tensor x, Tensor condition, Tensor plan, float eps) -> Tensor")
+_OPERATORS.define("halve_rates(Tensor x, Tensor plan, Tensor memory, int width, float eps) -> (Tensor, Tensor)")
 _OPERATORS.define("generate(Tensor x, Tensor plan, Tensor(a!) memory, int inner, int steps, int width) -> Tensor")
 _OPERATORS.impl("multiply_int8", _multiply_int8, "CPU")
 _OPERATORS.impl("follow_layers", _follow_layers, "CPU")
 _OPERATORS.impl("follow_steered", _follow_steered, "CPU")
+_OPERATORS.impl("halve_rates", _halve_rates, "CPU")
 _OPERATORS.impl("generate", _generate, "CPU")
 _ops = getattr(torch.ops, _OPERATORS.ns)
 
@@ -202,22 +217,29 @@ def multiply_int8(
     return _ops.multiply_int8(x, weight, scale, sums, bias, due)
 
 
-class _Planned:
+class Planned:
     """Modules whose weights a kernel reads where they lie; `plan` tells it where."""
 
     def __init__(self, modules: Any) -> None:
         self.modules = modules
         self._plan: Tensor | None = None
+        self._held: list[Tensor | int] = []  # what the plan tells of: it stays there even if the modules get other weights
 
     def __deepcopy__(self, memo: dict) -> Any:
         made = copy.copy(self)
-        made.modules, made._plan = copy.deepcopy(self.modules, memo), None  # a copy's weights lie elsewhere
+        made.modules = copy.deepcopy(self.modules, memo)
+        made.forget()
         return made
+
+    def forget(self) -> None:
+        """The weights lie elsewhere now."""
+        self._plan, self._held = None, []
 
     def pack(self) -> None:
         """Bring the weights into the kernel's form, if that is not done."""
         if self._plan is None:
-            self._plan = torch.tensor(self._addresses())
+            self._held = [part.detach() if isinstance(part, Tensor) else part for part in self._parts()]
+            self._plan = torch.tensor([part.data_ptr() if isinstance(part, Tensor) else part for part in self._held])
 
     @property
     def plan(self) -> Tensor:
@@ -225,30 +247,33 @@ class _Planned:
         self.pack()
         return self._plan
 
-    def _addresses(self) -> list:
-        """Of each layer, a tuple of modules: of a norm the weight, of an int8 matrix weight, scale, sums and, if there is one, bias."""
-        rows = [[getattr(module, name, None) for module in layer for name in ("weight", "scale", "sums", "bias")] for layer in self.modules]
-        return [[value.data_ptr() for value in row if value is not None] for row in rows]
+    def _parts(self) -> list[Tensor | int]:
+        """Weights and sizes, in that order. Here of layers, tuples of modules: of a norm the weight, of an int8 matrix weight, scale,
+        sums and, if there is one, bias.
+        """
+        values = [getattr(module, name, None) for layer in self.modules for module in layer for name in ("weight", "scale", "sums", "bias")]
+        return [value for value in values if value is not None]
 
 
-class Int8Layers(_Planned):
-    """Pre-norm transformer layers (RMSNorm, RoPE, SwiGLU) with int8 matrices, a few positions through all of them at once.
+class Int8Layers(Planned):
+    """A pre-norm transformer (RMSNorm, RoPE, SwiGLU) with int8 matrices, a few positions through all of its layers at once.
 
     Args:
         layers: of each the norm before attention, the matrices of queries, keys and values side by side and of the output, the norm
             before the feed-forward part, and its matrices, the first two side by side; without biases.
+        norm: the one after them.
         heads: of the queries.
         eps: of the norms.
     """
 
-    def __init__(self, layers: list[tuple[nn.Module, ...]], heads: int, eps: float) -> None:
-        super().__init__(layers)
+    def __init__(self, layers: list[tuple[nn.Module, ...]], norm: nn.Module, heads: int, eps: float) -> None:
+        super().__init__([*layers, (norm,)])
         self.heads, self.eps = heads, eps
 
     def __call__(
         self, x: Tensor, slot: Tensor, seen: Tensor, cos: Tensor, sin: Tensor, prompt: Tensor, memory: Tensor, write_prompt: bool = False
     ) -> Tensor:
-        """Positions `x` [B, T, D] float32 -> [B, T, D], before the last norm.
+        """Positions `x` [B, T, D] float32 -> [B, T, D].
 
         Args:
             slot: [B, T] where keys and values are written, in the prompt or in the memory.
@@ -260,7 +285,7 @@ class Int8Layers(_Planned):
         return _ops.follow_layers(x, self.plan, slot, seen, cos, sin, prompt, memory, write_prompt, self.heads, hidden, self.eps)
 
 
-class Int8Steered(_Planned):
+class Int8Steered(Planned):
     """Residual MLPs whose norm is steered by a condition (AdaLN), with int8 matrices: a few positions through all of them at once.
 
     Args:
@@ -277,52 +302,77 @@ class Int8Steered(_Planned):
         return _ops.follow_steered(x, condition.expand_as(x), self.plan, self.eps)
 
 
+class Int8Halvings(Planned):
+    """Causal halvings of the rate, residual convolutions of width 3 between them, with int8 matrices.
+
+    Args:
+        halvings: of each the matrix [N, 4 C] and, but for the last, what comes after it: a LayerNorm and the two matrices [N, 3 N] and
+            [N, N], all with biases.
+        eps: of the norms.
+    """
+
+    def __init__(self, halvings: list[tuple[nn.Module, ...]], eps: float) -> None:
+        super().__init__(halvings)
+        self.eps = eps
+        widths = [part.weight.shape for part, *_ in halvings]
+        self.width = widths[-1][0]
+        self.remembered = sum(inputs // 2 for _, inputs in widths) + sum(2 * outputs for outputs, _ in widths[:-1])
+
+    def __call__(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """`x` [B, T, C] and the memory [B, remembered], zeros at first, float32 -> [B, T / 2^halvings, width], the new memory."""
+        return _ops.halve_rates(x, self.plan, memory, self.width, self.eps)
+
+    def _parts(self) -> list[Tensor | int]:
+        parts: list[Tensor | int] = []
+        for module in chain.from_iterable(self.modules):
+            if isinstance(module, nn.LayerNorm):
+                parts += [module.weight, module.bias]
+            else:
+                parts += [module.weight, module.scale, module.sums, module.bias, module.inputs, len(module.scale)]
+        return parts
+
+
 def _whole(n: int) -> int:
     """`n` up to whole tiles."""
     return -(-n // TILE) * TILE
 
 
-class Generator(_Planned):
+class Generator(Planned):
     """A vocoder from its latents to what its inverse STFT takes, in one call: bfloat16 factors, float32 sums.
 
     Args:
         vocoder: a `vocoder_michiai.Vocoder` whose convolutions are matrix products (`packed_michiai.py`).
     """
 
-    def _tiles(self, weight: Tensor) -> int:
-        """Address of [N, taps, n] (N and n filled up) as the kernel reads it: [N / 32, taps, n / 32, 2, 16 pairs, 16 rows, 2]."""
+    def _tiles(self, weight: Tensor) -> Tensor:
+        """[N, taps, n] (N and n filled up) as the kernel reads it: bfloat16 [N / 32, taps, n / 32, 2, 16 pairs, 16 rows, 2]."""
         weight = F.pad(weight, (0, -weight.shape[2] % TILE, 0, 0, 0, -weight.shape[0] % TILE))
         N, taps, n = weight.shape
         tiles = weight.view(N // TILE, 2, 16, taps, n // TILE, 16, 2).permute(0, 3, 4, 1, 5, 2, 6)
-        return self._hold(tiles, torch.bfloat16)
+        return tiles.to(torch.bfloat16).contiguous()
 
-    def _floats(self, values: Tensor) -> int:
-        """Address of [..., n], n filled up."""
-        return self._hold(F.pad(values, (0, -values.shape[-1] % TILE)), torch.float32)
+    def _floats(self, values: Tensor) -> Tensor:
+        """[..., n], n filled up."""
+        return F.pad(values, (0, -values.shape[-1] % TILE)).float().contiguous()
 
-    def _hold(self, values: Tensor, dtype: torch.dtype) -> int:
-        self._held.append(values.detach().to(dtype).contiguous())
-        return self._held[-1].data_ptr()
-
-    def _upsampling(self, conv: nn.Module) -> list[int]:
+    def _upsampling(self, conv: nn.Module) -> list[Tensor | int]:
         """Rate, pieces, tiles and bias of a transposed convolution."""
         weight = conv.weight.unflatten(0, (conv.stride * conv.pieces, -1))  # [kernel, C', C]
         weight = F.pad(weight, (0, 0, 0, -weight.shape[1] % TILE)).flatten(0, 1)
         return [conv.stride, conv.pieces, self._tiles(weight[:, None]), self._floats(conv.bias)]
 
-    def _residual(self, block: nn.Module) -> list[int]:
+    def _residual(self, block: nn.Module) -> list[Tensor | int]:
         """The convolutions of a residual block."""
         steps = [(conv, not block.plain) for conv in block.dilated]
         if block.plain:
             steps = [step for pair in zip(block.dilated, block.plain, strict=True) for step in zip(pair, (False, True), strict=True)]
-        row = [len(steps)]
+        row: list[Tensor | int] = [len(steps)]
         for conv, added in steps:
             weight = conv.weight.unflatten(1, (conv.kernel, -1))
             row += [conv.kernel, conv.dilation, int(added), self._tiles(weight), self._floats(conv.bias)]
         return row
 
-    def _addresses(self) -> list:
-        self._held: list[Tensor] = []  # what the plan points to
+    def _parts(self) -> list[Tensor | int]:
         vocoder, kernel = self.modules, self.modules.trunk[0].depthwise.kernel_size[0]
         row = [_whole(vocoder.input.weight.shape[1]), _whole(self.inner), *self._upsampling(vocoder.input)]
         row += [kernel, _whole(vocoder.trunk[0].up.out_features), len(vocoder.trunk)]

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .codec_michiai import LogMel
 from .configuration_michiai import MichiAIConfig
+from .kernels_michiai import Int8Halvings
 from .streaming_michiai import CausalTransformer, StreamState, name_modules
 
 PAD_ID = 0  # "nothing new in this frame"
@@ -103,6 +104,8 @@ class ListenHead(nn.Module):
         widths = [own.mel_bins] + [own.conv_width] * (stages - 1) + [own.width]
         self.halve = nn.ModuleList(HalfRate(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
         self.refine = nn.ModuleList(ResidualConv(width) for width in widths[1:-1])
+        self.kernel: Int8Halvings | None = None  # both of them in one call; None: one by one
+        self.path = ""
         self.text_norm = nn.LayerNorm(text_width, elementwise_affine=False)
         self.text_in = nn.Linear(text_width, own.width)
         self.transformer = CausalTransformer(own.width, own.layers, own.heads, own.window)
@@ -113,6 +116,11 @@ class ListenHead(nn.Module):
     def encode(self, mel: Tensor, state: StreamState | None = None) -> Tensor:
         """Log-mel [B, bins, M] -> sound per frame [B, T, D], before attention."""
         x = mel.transpose(1, 2).to(self.transformer.norm.weight.dtype)
+        if self.kernel is not None:
+            state = StreamState() if state is None else state
+            path = f"{self.path}.halvings"
+            x, state[path] = self.kernel(x, state.get(path, x.new_zeros(len(x), self.kernel.remembered)))
+            return x
         for halve, refine in zip(
             self.halve, self.refine, strict=False
         ):  # the transformer refines the last rate

@@ -30,6 +30,7 @@ from .backbone_michiai import (
     kind_of,
     newest_text,
     next_text,
+    repeated,
     speaks,
     text_lane,
     words_due,
@@ -38,7 +39,7 @@ from .batch_michiai import Batch
 from .codec_michiai import AudioEncoder
 from .configuration_michiai import SOUNDS, MichiAIConfig
 from .listen_michiai import ListenHead, expect, expected_gain, foresee, foreseen_gain, greedy_text, remember_newest
-from .optimize_michiai import arrange_convolutions, optimize, prepare, use_int8
+from .optimize_michiai import arrange_convolutions, begin_anew, optimize, prepare, use_int8
 from .processing_michiai import Audio
 from .session_michiai import DuplexSession, GenerationOptions, Reply, Transcript, transcribe
 from .speak_michiai import SpeakHead
@@ -127,12 +128,31 @@ class MichiAIModel(PreTrainedModel):
         model._tokenizer_from = (os.path.abspath(name) if os.path.isdir(name) else name), how
         return (model, info) if output_loading_info else model
 
+    def _apply(self, fn: Callable, recurse: bool = True) -> "MichiAIModel":
+        """As of every module, but an optimised model keeps its types and its device: that is what its kernels and records are for."""
+        optimised = self.runner is not None
+        if optimised:
+            like = self.default_voice.new_empty(0)
+            made = fn(like)
+            if (made.dtype, made.device) != (like.dtype, like.device):
+                raise ValueError(
+                    f"the model is optimised for {like.dtype} on {like.device} and was asked to become {made.dtype} on {made.device}; "
+                    "expected that before `optimize`: load it anew"
+                )
+        super()._apply(fn, recurse)
+        if optimised:
+            begin_anew(self)
+        return self
+
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """As of every transformers model, and beside it the tokenizer, where it has one: without that it does not converse."""
         super().save_pretrained(save_directory, *args, **kwargs)
+        tokenizer = None
         if self._tokenizer or self._tokenizer_from:
-            with suppress(OSError, ValueError):
-                self.tokenizer.save_pretrained(save_directory)
+            with suppress(OSError, ValueError):  # it cannot be found
+                tokenizer = self.tokenizer
+        if tokenizer is not None:
+            tokenizer.save_pretrained(save_directory)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -184,7 +204,7 @@ class MichiAIModel(PreTrainedModel):
         """Put text [B, T] between two frames."""
         x = self.backbone.embed_text(tokens)
         with each_way(state) as (rows, n):
-            self.backbone(x.repeat_interleave(n, 0), state=rows)
+            self.backbone(repeated(x, n), state=rows)
 
     @torch.inference_mode()
     def expect(self, state: StreamState, text: str) -> None:
@@ -302,7 +322,7 @@ class MichiAIModel(PreTrainedModel):
         if due is not None:
             kind = torch.where(due[:, None], kind, EMPTY)
         with each_way(state) as (rows, n):
-            hidden = self.backbone(x.repeat_interleave(n, 0), kind.repeat_interleave(n, 0), rows, words=words > 0)[:, -1:]
+            hidden = self.backbone(repeated(x, n), repeated(kind, n), rows, words=words > 0)[:, -1:]
             logits = self.backbone.frame_logits(hidden[::n, 0], rows["backbone.text"][::n], rows["backbone.next"][::n])
         sure = (user_text[:, 0] == 0) & ~speaks(state, user_text[:, 0])
         foresee(state, logits, sure, unsaid=[token for name, token in special.items() if name not in SOUNDS])
@@ -310,7 +330,7 @@ class MichiAIModel(PreTrainedModel):
 
     def utter(self, state: StreamState, hidden: Tensor, noise: Tensor, flow_steps: int) -> tuple[Tensor, Tensor]:
         """Hidden states of the frame, as of `think` -> its samples [B, N], its latent [B, 1, L]."""
-        latent = self.speak_head(hidden, noise[:, None].repeat_interleave(len(hidden) // len(noise), 0), flow_steps)
+        latent = self.speak_head(hidden, repeated(noise[:, None], len(hidden) // len(noise)), flow_steps)
         if len(hidden) > len(noise):
             latent, without = latent[::2], latent[1::2]
             latent = latent + state["speak.guidance"] * (latent - without)

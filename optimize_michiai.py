@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .kernels_michiai import Generator, Int8Layers, Int8Steered, has_kernels
+from .kernels_michiai import Generator, Int8Halvings, Int8Layers, Int8Steered, Planned, has_kernels
 from .listen_michiai import row_statistics
 from .packed_michiai import (
     ENGINE,
@@ -156,13 +156,17 @@ def use_kernels(model: Any) -> None:
     if all(isinstance(layer.mlp, FeedForward) for layer in llama.layers):
         layers = [LLAMA_LAYER(layer) for layer in llama.layers]
         if _are_int8(layers, bias=False):
-            model.backbone.kernel = Int8Layers(layers, llama.config.num_attention_heads, llama.config.rms_norm_eps)
+            model.backbone.kernel = Int8Layers(layers, llama.norm, llama.config.num_attention_heads, llama.config.rms_norm_eps)
     layers = [CAUSAL_LAYER(layer) for layer in transformer.layers]
     if _are_int8(layers, bias=False):
-        transformer.kernel = Int8Layers(layers, transformer.width // transformer.head_size, transformer.norm.eps)
+        transformer.kernel = Int8Layers(layers, transformer.norm, transformer.width // transformer.head_size, transformer.norm.eps)
     blocks = [(block.steer, block.mlp[0], block.mlp[2]) for block in model.speak_head.blocks]
     if _are_int8(blocks, bias=True):
         model.speak_head.kernel = Int8Steered(blocks, model.speak_head.norm.eps)
+    refined = [(block.norm, block.inner, block.outer) for block in model.listen.refine]
+    halvings = [(halve.linear, *after) for halve, after in zip(model.listen.halve, [*refined, ()], strict=True)]
+    if _are_int8(halvings, bias=True):
+        model.listen.kernel = Int8Halvings(halvings, refined[0][0].eps if refined else 0.0)
     model.vocoder.kernel = Generator(model.vocoder)
     model.vocoder.kernel.pack()
 
@@ -199,8 +203,17 @@ def prepare(model: Any) -> None:
     let_go_of_file(next(model.codec.parameters()))
     model.backbone.memory_dtype = model.listen.transformer.memory_dtype = torch.bfloat16
     model.requires_grad_(False).eval()
+    model.speak_head.remember_jump()
     model.runner = TraceRunner(model)
     give_back()
+
+
+def begin_anew(model: Any) -> None:
+    """Let go of what was found out about where the weights of an optimised model lie."""
+    for module in model.modules():
+        if isinstance(kernel := getattr(module, "kernel", None), Planned):
+            kernel.forget()
+    model.runner = type(model.runner)(model)
 
 
 def arrange_convolutions(module: nn.Module) -> None:

@@ -206,7 +206,6 @@ class _Record:
     def __init__(self, stage: Any, state: StreamState, given: list[Tensor], fixed: tuple, loops: _Loops) -> None:
         watched = _Watched(state)
         token = through.set(loops)
-        profiling = torch._C._jit_set_profiling_executor(False)  # as fast without, and smaller
         try:
             with warnings.catch_warnings():  # on shapes, which are fixed here, and on TorchScript's age
                 warnings.simplefilter("ignore")
@@ -218,9 +217,8 @@ class _Record:
                 inputs = (list(memory.values()), *given)
                 self.run = traced(frame, inputs)._c._get_method("forward")  # without Python's shell around every module of it
             for _ in range(WARM_UP):
-                self.run(*inputs)
+                self._replay(*inputs)
         finally:
-            torch._C._jit_set_profiling_executor(profiling)
             through.reset(token)
         state.update(memory)
 
@@ -228,8 +226,12 @@ class _Record:
         """Whether the memories that `state` has are of the record's shapes."""
         return all(state[path].shape == like.shape for path, like in self.empty.items() if path in state)
 
+    def _replay(self, *inputs: Any) -> tuple[Tensor, ...]:
+        with torch.jit.optimized_execution(False):  # its groups of operations to be fused, which a CPU never does, take time and memory
+            return self.run(*inputs)
+
     def __call__(self, state: StreamState, given: list[Tensor]) -> tuple[Tensor, ...]:
-        values = self.run([state[path] if path in state else _zeros(like) for path, like in self.empty.items()], *given)
+        values = self._replay([state[path] if path in state else _zeros(like) for path, like in self.empty.items()], *given)
         state.update(zip(self.empty, values[self.n_out :], strict=True))
         return values[: self.n_out]
 
@@ -410,5 +412,6 @@ def use_graph(model: Any, device: str = "cuda") -> Any:
             "optimize was asked for 'cuda', but torch finds no CUDA device here; expected 'cpu-int8'"
         )
     model.to(device, torch.bfloat16).requires_grad_(False).eval()
+    model.speak_head.remember_jump()
     model.runner = GraphRunner(model)
     return model

@@ -70,7 +70,7 @@ class DuplexSession:
         self._unsaid, self._owing = 1.0, False  # probability that nothing new is said yet; whether the user waits for an answer
         self._told: list[Tensor] = []  # what was injected and waits for a moment when nobody speaks
         self._heard = -math.inf  # index of the newest word of the user
-        self._form = self.config.optimized
+        self._form = self.config.optimized, self.model.dtype
         self.model.prompt(state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype), self._guidance)
         self.model.expect(state, self._expected)
         if self.state is None:
@@ -197,8 +197,9 @@ class DuplexSession:
     def checked(self, pcm: Any, sampling_rate: int | None = None) -> tuple[Tensor, int]:
         """User audio as `push` takes it -> mono, and its rate; raises where something is wrong with it, before anything is remembered."""
         self._check_open()
-        if self._form != self.config.optimized:
-            raise ValueError(f"the model became {self.config.optimized!r} after this session had begun; expected a session made after "
+        if self._form != (self.config.optimized, self.model.dtype):
+            form = self.config.optimized or self.model.dtype
+            raise ValueError(f"the model became {form} after this session had begun; expected a session made after "
                              "`optimize`, or reset since: its memory has another form")
         return to_mono(pcm), self.config.sampling_rate if sampling_rate is None else check_rate(sampling_rate)
 

@@ -314,7 +314,7 @@ class CausalTransformer(nn.Module):
         self.layers = nn.ModuleList(CausalLayer(width, heads, window, hidden) for _ in range(layers))
         self.norm = nn.RMSNorm(width, eps=1e-5)
         self.memory_dtype: torch.dtype | None = None  # of keys and values; None: that of the activations
-        self.kernel: Int8Layers | None = None  # one position through all layers in one call; None: layer by layer
+        self.kernel: Int8Layers | None = None  # a position through all layers and the norm in one call; None: one by one
         self.path = ""
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
@@ -325,7 +325,7 @@ class CausalTransformer(nn.Module):
         cos, sin = rotary_angles(start[:, None] + steps, self.head_size)
         if state is not None:
             state[self.path] = start + T
-            return self.norm(self._stream(x, cos, sin, enter_ring(start, T, self.window), self._memory(x, state)))
+            return self._stream(x, cos, sin, enter_ring(start, T, self.window), self._memory(x, state))
         cos, sin = turns_of_qkv(cos, sin)
         mask = None
         if T > self.window:
@@ -336,12 +336,12 @@ class CausalTransformer(nn.Module):
         return self.norm(x)
 
     def _stream(self, x: Tensor, cos: Tensor, sin: Tensor, ring: Ring, memory: Tensor) -> Tensor:
-        """Positions that follow those of `memory`, before the last norm; cosines and sines [B, T, D / H]."""
+        """Positions that follow those of `memory`; cosines and sines [B, T, D / H]."""
         if self.kernel is not None and x.shape[1] == 1:
             turns = (part[:, :, None].expand(-1, -1, 2, -1) for part in (cos, sin))
             return self.kernel(x, ring.slots, ring.mask[:, 0], *turns, memory[:, :, :, :, :0], memory)
         shared = [*turns_of_qkv(cos, sin), ring.rows, ring.slots, ring.mask]
-        return through.get()(CausalLayer.follow, self.layers, x, shared, [memory])
+        return self.norm(through.get()(CausalLayer.follow, self.layers, x, shared, [memory]))
 
     def _memory(self, x: Tensor, state: StreamState) -> Tensor:
         """Keys and values of all S layers [B, S, 2, H, window, D / H]."""

@@ -18,7 +18,7 @@ from michiai.runner_michiai import GraphRunner, use_graph
 from michiai.streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, name_modules
 from michiai.voice_michiai import Voice
 
-from helpers import error, tiny_config, tiny_model
+from helpers import error, tiny_config
 
 FRAMES = 40  # past the tiny window of 30
 
@@ -298,7 +298,7 @@ def test_the_form_of_a_gpu_computes_in_bfloat16(plain: MichiAIModel, tokenizer) 
     assert made.speak("no.").isfinite().all()
 
 
-def test_saved_and_loaded(fast: MichiAIModel, tmp_path: Path) -> None:
+def test_saved_and_loaded(plain: MichiAIModel, fast: MichiAIModel, tmp_path: Path) -> None:
     fast.save_pretrained(tmp_path)
     again = MichiAIModel.from_pretrained(tmp_path)
     mine, theirs = fast.state_dict(), again.state_dict()
@@ -307,8 +307,18 @@ def test_saved_and_loaded(fast: MichiAIModel, tmp_path: Path) -> None:
     )
     assert any(v.dtype == torch.int8 for v in theirs.values())
     assert error(run(again, frames=6), run(fast, frames=6)) < 0.1
-    sizes = [sum(v.nbytes for v in model.state_dict().values()) for model in (again, tiny_model())]
-    assert sizes[0] > 0 and (tmp_path / "model.safetensors").stat().st_size < 1.1 * sizes[0] + 100_000
+    assert (tmp_path / "model.safetensors").stat().st_size < 0.5 * sum(v.nbytes for v in plain.state_dict().values())
+
+
+def test_a_fast_model_whose_weights_move(fast: MichiAIModel) -> None:
+    """Into memory that processes share, say; what its kernels cannot do is refused, and changes nothing."""
+    model = copy.deepcopy(fast)
+    with pytest.raises(ValueError, match="optimised for torch.float32 on cpu and was asked to become torch.bfloat16"):
+        model.to(torch.bfloat16)
+    wanted = run(model, frames=3)
+    moved = model.share_memory()
+    freed = torch.full((20, 2**20), float("nan"))  # what is let go of is used for something else
+    assert moved is model and torch.equal(run(model, frames=3), wanted) and freed.isnan().all()
 
 
 def held(file: Path) -> int:
