@@ -172,7 +172,9 @@ class MichiAIConfig(PretrainedConfig):
                 raise ValueError(f"config.{name} is {value!r}; expected a whole number of 1 or more")
         if not isinstance(self.frame_rate, int | float) or not self.frame_rate > 0:
             raise ValueError(f"config.frame_rate is {self.frame_rate!r}; expected a number above 0, like 12.5")
-        exact_div(int(self.sampling_rate * 2), int(self.frame_rate * 2), "sampling_rate / frame_rate")
+        if self.sampling_rate % self.frame_rate:
+            raise ValueError(f"config.sampling_rate {self.sampling_rate} is not divisible by frame_rate {self.frame_rate}; "
+                             "expected a whole number of samples per frame")
         if self.optimized not in (None, "cpu-int8"):
             raise ValueError(f"config.optimized is {self.optimized!r}; expected null or 'cpu-int8'")
         missing = [name for name in SPECIAL_TOKENS if name not in self.special_tokens]
@@ -193,7 +195,7 @@ class MichiAIConfig(PretrainedConfig):
     @property
     def frame_size(self) -> int:
         """Samples per frame."""
-        return exact_div(int(self.sampling_rate * 2), int(self.frame_rate * 2), "samples per frame")
+        return round(self.sampling_rate / self.frame_rate)
 
     @property
     def latent_dim(self) -> int:

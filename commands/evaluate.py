@@ -21,7 +21,7 @@ parts:
   turn      takes the turn, and when
   duplex    pauses, interruptions, backchannels
   quiet     10 s of silence, noise, its own echo
-  voice     speaker similarity to a reference, and word errors, half of the voices like people's
+  voice     speaker similarity to a reference, and word errors, most of the voices like people's
   default   say, on the first questions, in the voice that nano has where none is given
   flow      1 flow step beside 16
   text      perplexity, and before speech training with --text-checkpoint

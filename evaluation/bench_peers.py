@@ -17,7 +17,7 @@ from .report import table
 from .speed import Conversation, threads
 
 FRAME = 0.08  # seconds: all of these work at 12.5 Hz
-MOSHI_LAYERS, MOSHI_BUILT = 32, (1, 3)
+MOSHI_LAYERS, BUILT = 32, (1, 3)
 
 
 def build(make: Callable[[], Any]) -> Any:
@@ -98,7 +98,7 @@ def moshi(repeats: int) -> dict:
     from transformers.models.moshi.modeling_moshi import MoshiDepthDecoder
 
     seconds, parameters, one = {}, {}, torch.zeros(1, 1, dtype=torch.long)
-    for layers in MOSHI_BUILT:
+    for layers in BUILT:
         model = build(lambda n=layers: MoshiForCausalLM(MoshiConfig(num_hidden_layers=n)))
         past = [None]
 
@@ -107,7 +107,7 @@ def moshi(repeats: int) -> dict:
 
         seconds[layers] = per_step(step, 4 * repeats)
         parameters[layers] = sum(p.numel() for p in model.parameters())
-    few, many = MOSHI_BUILT
+    few, many = BUILT
     layer = (seconds[many] - seconds[few]) / (many - few)
     backbone = seconds[few] + layer * (MOSHI_LAYERS - few)
     config = MoshiConfig()
@@ -135,21 +135,21 @@ def moshi(repeats: int) -> dict:
 
 
 def csm(repeats: int) -> dict:
-    """Sesame CSM 1B in bfloat16: backbone of 16 layers extrapolated from 2, depth decoder whole, Mimi's
+    """Sesame CSM 1B in bfloat16: backbone of 16 layers extrapolated from runs with 1 and 3, depth decoder whole, Mimi's
     decoder.
     """
     from transformers import CsmBackboneModel, CsmConfig, CsmDepthDecoderForCausalLM
 
     seconds, config = {}, CsmConfig()
     x = torch.randn(1, 1, config.hidden_size, dtype=torch.bfloat16)
-    for layers in MOSHI_BUILT:
+    for layers in BUILT:
         model, past = build(lambda n=layers: CsmBackboneModel(CsmConfig(num_hidden_layers=n))), [None]
 
         def step(model: Any = model, past: list = past) -> None:
             past[0] = model(inputs_embeds=x, past_key_values=past[0], use_cache=True).past_key_values
 
         seconds[layers] = per_step(step, 4 * repeats)
-    few, many = MOSHI_BUILT
+    few, many = BUILT
     backbone = seconds[few] + (seconds[many] - seconds[few]) / (many - few) * (config.num_hidden_layers - few)
     depth = build(lambda: CsmDepthDecoderForCausalLM(config.depth_decoder_config))
     ids = torch.zeros(1, 1, dtype=torch.long)

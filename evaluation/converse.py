@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from michiai.data.tts import synthesise
+from michiai.spoken_michiai import spoken
 
 from .items import Item, in_default_voice, make_item
 from .referees import embed_speaker, is_speech, recognise, whisper, whisper_errors, word_errors, words_of
@@ -20,11 +21,8 @@ PREMATURE = 0.08  # a turn that begins earlier than this before the user's end i
 
 def answer_by_text(model: Any, item: Item) -> str:
     """The text LLM's greedy answer to the same words; earlier answers are its own."""
-    prompt = [
-        f"<{name}> {text}"
-        for name, text in (("instructions", item.script.instructions), ("context", item.script.context))
-        if text
-    ]
+    told = (("instructions", item.script.instructions), ("context", item.script.context))
+    prompt = [f"<{name}> {spoken(text)}" for name, text in told if text]  # as a session brings it to the LLM
     answer = ""
     for turn in item.script.turns[: item.question.turn + 1]:
         if turn.who == "model":
@@ -81,8 +79,8 @@ def turn_times(made: Talk, item: Item) -> dict:
     }
 
 
-def run_question(model: Any, seed: int, index: int, *, steps: int = 1, judges: bool = True) -> dict:
-    """One held-out question; `judges`: also the recogniser, the speaker encoder and the answer by text."""
+def run_question(model: Any, seed: int, index: int, *, steps: int = 1) -> dict:
+    """One held-out question: the answers by voice and by text, and how the first sounds."""
     item = make_item(seed, index)
     with torch.inference_mode():
         made = talk(open_session(model, item, seed, flow_steps=steps), script_of(model, item.user))
@@ -103,8 +101,6 @@ def run_question(model: Any, seed: int, index: int, *, steps: int = 1, judges: b
         "hear_errors": word_errors(hear, words_of(made.user_text)),
     } | turn_times(made, item)
     row["spent"] = float(np.mean([frame.compute_seconds for frame in made.frames]) / made.step)
-    if not judges:
-        return row
     row["text_answer"] = answer_by_text(model, item)
     row["text_right"] = item.right(row["text_answer"])
     return row | judge_sound(made, text, item)

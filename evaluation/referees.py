@@ -62,6 +62,7 @@ def recognise(audio: np.ndarray) -> list[str]:
     decoder = _decoder()
     quiet = np.zeros(RATE // 4, np.float32)
     pcm = (np.clip(np.concatenate([quiet, audio, quiet]), -1, 1) * 32767).astype(np.int16)
+    decoder.reinit_feat()  # or the noise of what was heard before would count
     decoder.start_utt()
     decoder.process_raw(pcm.tobytes(), False, True)
     decoder.end_utt()

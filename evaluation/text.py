@@ -50,7 +50,9 @@ def run_text(model: Any, seed: int, checkpoint: str | None) -> dict:
     }
     kept = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
     try:
-        model.backbone.load_state_dict(weights, strict=False)
+        missing = model.backbone.load_state_dict(weights, strict=False).missing_keys
+        if lacks := [name for name in missing if name.startswith("language_model.model.")]:
+            raise ValueError(f"--text-checkpoint is {checkpoint!r}, which lacks {lacks[:3]}; expected the text stage's weights of this LLM")
         return result | {"before": answer_perplexity(model, seed)}
     finally:
         model.backbone.load_state_dict(kept)

@@ -1,4 +1,4 @@
-"""Voice: does the model sound like the reference, and is it understood? In voices that training never heard, half of them like people's."""
+"""Voice: does the model sound like the reference, and is it understood? In voices that training never heard, most of them like people's."""
 
 from typing import Any
 

@@ -54,7 +54,7 @@ def test_resuming_repeats_the_uninterrupted_run_bit_for_bit(tmp_path: Path, ema:
     for name in ("model.safetensors", "last.safetensors"):
         whole, cut = (load_file(tmp_path / run / name) for run in ("whole", "cut"))
         assert whole.keys() == cut.keys() and all(torch.equal(whole[k], cut[k]) for k in whole), name
-    assert losses(tmp_path / "cut")[-6:] == losses(tmp_path / "whole")[-6:]
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
 def test_batches_made_ahead_are_the_same(tmp_path: Path) -> None:

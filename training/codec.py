@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from michiai.codec_michiai import AudioEncoder
@@ -96,10 +97,11 @@ def main(argv: list[str] | None = None) -> None:
     n_frames = round(args.seconds * config.frame_rate)
     clips = Clips(args.data, n_frames * config.frame_size, config.sampling_rate, args.speech, args.share)
     fit(stage, clips, args, ema=0.998)
-    load_part(stage.cpu(), args.out / "model.safetensors")  # the average of the weights
-    measure_latents(stage, clips)
-    save_tensors(args.out / "model.safetensors", stage.state_dict(), step=args.steps)
-    print(f"latent deviation {stage.codec.latent_std.min():.3f} to {stage.codec.latent_std.max():.3f}")
+    if PartialState().is_main_process:
+        load_part(stage.cpu(), args.out / "model.safetensors")  # the average of the weights
+        measure_latents(stage, clips)
+        save_tensors(args.out / "model.safetensors", stage.state_dict(), step=args.steps)
+        print(f"latent deviation {stage.codec.latent_std.min():.3f} to {stage.codec.latent_std.max():.3f}")
 
 
 if __name__ == "__main__":

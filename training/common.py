@@ -212,8 +212,9 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
     wrapped, *stepping = accelerator.prepare(stage, *plain)
     args.out.mkdir(parents=True, exist_ok=True)
     log = args.out / "log.jsonl"
-    if first == 0:
-        log.unlink(missing_ok=True)
+    if accelerator.is_main_process:  # a run that was killed wrote rows after its last checkpoint
+        rows = log.read_text().splitlines(keepends=True) if log.exists() else []
+        log.write_text("".join(row for row in rows if json.loads(row)["step"] < first))
     began, stage_step = time.monotonic(), first
     for step, batch in enumerate(batches(batch_fn, args, first), first):
         share = {k: v[rank * (args.batch // world) : (rank + 1) * (args.batch // world)].to(accelerator.device, non_blocking=True)
