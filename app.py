@@ -19,7 +19,7 @@ import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 
 from space.engine import Engine  # noqa: E402
-from space.guard import OwnOriginOnly  # noqa: E402
+from space.guard import LARGEST_FILE, LimitedBodies, OwnOriginOnly  # noqa: E402
 from space.live import Live  # noqa: E402
 from space.page import build  # noqa: E402
 from space.settings import Settings  # noqa: E402
@@ -29,6 +29,7 @@ def make_app(settings: Settings) -> FastAPI:
     """The whole site."""
     engine = Engine(settings.model_id, settings.max_conversations)
     app = FastAPI(title="MichiAI", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(LimitedBodies)
     app.add_middleware(OwnOriginOnly)
     Live(engine, settings).mount(app)
     page = build(engine, settings.upload_seconds)
@@ -36,7 +37,7 @@ def make_app(settings: Settings) -> FastAPI:
         app,
         page,
         path="/",
-        max_file_size="20mb",
+        max_file_size=LARGEST_FILE,
         ssr_mode=False,
         show_error=True,
     )

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -120,6 +121,22 @@ def test_uploads_are_limited_in_size(client, tmp_path: Path) -> None:
     soundfile.write(big, np.zeros((21 * 2**20) // 2, np.int16), 48_000)
     with pytest.raises(Exception, match="413|maximum allowed|too large|exceed"):
         client.predict(handle_file(str(big)), api_name="/transcribe")
+
+
+@pytest.mark.parametrize("path", ["/live/voice", "/webrtc/offer", "/gradio_api/queue/join", "/gradio_api/call/speak", "/gradio_api/upload"])
+def test_what_is_posted_is_limited_in_size(address, path: str) -> None:
+    upload = path.endswith("upload")
+    size, form = (22 if upload else 2) * 2**20, "multipart/form-data; boundary=b" if upload else "application/json"
+    body = b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\n' if upload else b'{"file": "'
+    body += b"A" * (size - len(body))
+    with httpx.Client(base_url=address, headers={"Content-Type": form}, timeout=60) as web:
+        for told, content in ((str(size), body), ("more than", iter([body[: size // 2], body[size // 2 :]]))):  # the latter in chunks
+            answer = web.post(path, content=content)
+            assert answer.status_code == 413 and "Traceback" not in answer.text
+            most = 22_020_096 if upload else 1_048_576
+            assert f"the request has {told}" in answer.text and f"expected at most {most}: give recordings" in answer.text, answer.text
+    voice = {"file": "A" * 266_664}  # the largest that is looked at
+    assert httpx.post(address + "/live/voice", json=voice).json()["problem"].startswith("The voice file cannot be read")
 
 
 def test_uploads_are_deleted(address, client, tmp_path: Path) -> None:
