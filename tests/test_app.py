@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -148,6 +150,24 @@ def test_uploads_are_deleted(address, client, tmp_path: Path) -> None:
     while any(list(path.rglob("mine.wav")) for path in folders) and time.monotonic() < deadline:
         time.sleep(1)
     assert not any(list(path.rglob("mine.wav")) for path in folders)
+
+
+def test_uploads_that_are_broken_off_are_deleted(address) -> None:
+    def left() -> list[Path]:
+        found = [*place.glob("tmp*"), *place.glob("michiai-*/tmp*")]
+        return [path for path in found if path.is_file() and path.stat().st_size < 10_000 and mark in path.read_bytes()]
+
+    place, mark, (host, port) = Path(tempfile.gettempdir()), secrets.token_bytes(64), address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as line:
+        line.sendall(b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 9000"
+                     b'\r\n\r\n--b\r\nContent-Disposition: form-data; name="files"; filename="mine.wav"\r\n\r\n' + mark * 100)
+        time.sleep(1)
+    (found,) = left()
+    assert found.parent.name.startswith("michiai-"), "it is gone with the process, in any case"
+    deadline = time.monotonic() + 60
+    while left() and time.monotonic() < deadline:
+        time.sleep(1)
+    assert not left()
 
 
 # -------------------------------------------------------------------- the control WebSocket
