@@ -33,7 +33,7 @@ class Conversation:
         self.engine, self.session, self.send = engine, session, send
         self.playout = Playout(engine.rate)
         self.over = asyncio.Event()
-        self.connected = False
+        self.connected = self.on_websocket = False
         self.skipped = 0  # pieces of user audio that the model was too slow for
         self._heard: deque[np.ndarray] = deque()
         self._waiting, self._rate = 0, 0  # samples in `_heard`, and how many make a second
@@ -137,7 +137,8 @@ class Conversation:
         return np.concatenate([self.playout.pull() for _ in range(pieces)])
 
     async def close(self) -> None:
-        """Forget the conversation."""
+        """Forget the conversation; whoever carries its sound ends with it."""
+        self.over.set()
         with contextlib.suppress(ValueError):  # it went with the model's process
             await self.engine.worker.close(self.session)
         self.playout.clear()

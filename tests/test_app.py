@@ -1,5 +1,6 @@
 """The Space as programs see it: named endpoints, the control WebSocket, limits. With a tiny random model."""
 
+import asyncio
 import json
 import os
 import re
@@ -284,6 +285,54 @@ def test_sound_without_a_place_is_refused(address) -> None:
                 sound.send(json.dumps({"event": "ping"}))
                 sound.recv(10)
                 time.sleep(0.05)
+
+
+def test_those_without_a_place_do_not_keep_others_from_the_websocket(address) -> None:
+    address_of_sound = address.replace("http", "ws") + "/websocket/offer"
+    for _ in range(6):  # more than all places and those that are just closing
+        with connect(address_of_sound) as sound:
+            sound.send(json.dumps({"event": "start", "websocket_id": "nobody"}))
+            with pytest.raises(ConnectionClosed):
+                sound.recv(5)
+    control = visit(address)
+    key = start(control)["id"]
+    with connect(address_of_sound) as sound, connect(address_of_sound) as second:
+        for line in (sound, second):
+            line.send(json.dumps({"event": "start", "websocket_id": key}))
+            for number in range(10):
+                line.send(json.dumps({"event": "start", "websocket_id": f"nobody {number}"}))
+        assert json.loads(sound.recv(5))["event"] == "media"
+        with pytest.raises(ConnectionClosed):  # one is enough
+            second.recv(5)
+        control.close()
+        with pytest.raises(ConnectionClosed):  # with the conversation, though nothing is sent
+            for _ in range(50):
+                sound.recv(5)
+
+
+def test_a_place_has_one_connection(address) -> None:
+    from aiortc import RTCPeerConnection, RTCSessionDescription
+
+    def offer(sdp: str, key: str, kind: str = "offer") -> dict:
+        return httpx.post(address + "/webrtc/offer", json={"sdp": sdp, "type": kind, "webrtc_id": key}, timeout=30).json()
+
+    async def story(key: str) -> None:
+        for sdp, kind in (("", "nonsense"), ("v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", "offer")):
+            assert "cannot be read" in offer(sdp, key, kind)["meta"]["error"]
+        lines = [RTCPeerConnection() for _ in range(2)]
+        for index, line in enumerate(lines):
+            line.createDataChannel("text")  # without a track fastrtc does not count it
+            await line.setLocalDescription(await line.createOffer())
+            answer = await asyncio.to_thread(offer, line.localDescription.sdp, key)
+            if index:
+                assert answer["meta"]["error"] == "connection_already_exists"
+            else:
+                await line.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        for line in lines:
+            await line.close()
+
+    with visit(address) as control:
+        asyncio.run(story(start(control)["id"]))
 
 
 def test_conversations_leave_nothing_behind(address) -> None:
