@@ -48,6 +48,8 @@ class Conversation:
 
     def hear(self, rate: int, pcm: np.ndarray) -> None:
         """User audio as it arrives, int16 [N]."""
+        if not len(pcm):  # would be kept, and never be a frame
+            return
         self.connected, self._rate = True, rate
         self._heard.append(pcm)
         self._waiting += len(pcm)

@@ -11,6 +11,7 @@ import asyncio
 import audioop
 import base64
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -143,7 +144,8 @@ class Live:
                 if kind == "start" and len(tasks) == 1:
                     tasks.append(asyncio.create_task(self._attend(message, send, conversation)))
                 elif kind == "ping":
-                    send({"type": "pong", "at": message.get("at")})
+                    at = message.get("at")
+                    send({"type": "pong", "at": at if isinstance(at, int | float) else None})  # not a megabyte, 250 times over
                 elif kind == "inject" and conversation:
                     await self._inject(conversation[0], message.get("text"), send)
         except (WebSocketDisconnect, RuntimeError, ValueError, KeyError):
@@ -219,7 +221,7 @@ class Live:
 
 async def _post(socket: WebSocket, outbox: asyncio.Queue) -> None:
     while True:
-        await socket.send_json(await outbox.get())
+        await socket.send_text(json.dumps(await outbox.get()))  # `send_json` fails at half a surrogate, which a visitor's text may hold
 
 
 async def _talk(socket: WebSocket, conversation: Conversation) -> None:

@@ -335,6 +335,15 @@ def test_a_place_has_one_connection(address) -> None:
         asyncio.run(story(start(control)["id"]))
 
 
+def test_half_a_character_and_a_long_ping_are_survived(address) -> None:
+    with visit(address) as control:
+        assert start(control)["type"] == "ready"
+        control.send('{"type": "inject", "text": "nine \\ud83d"}')
+        assert json.loads(control.recv(10)) == {"type": "told", "text": "nine \ud83d"}
+        control.send(json.dumps({"type": "ping", "at": "x" * 1_000_000}))
+        assert json.loads(control.recv(10)) == {"type": "pong", "at": None}
+
+
 def test_conversations_leave_nothing_behind(address) -> None:
     """Twenty conversations after another: the process does not grow by more than some MiB."""
     sizes = []
