@@ -6,6 +6,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 
+NO_SCRIPT = b"<noscript><p>MichiAI needs JavaScript, of this page alone. Allow it, and load the page again.</p></noscript>"
 LARGEST_BODY = 2**20  # bytes; a voice in JSON takes 270,000 at most, an offer of WebRTC some thousands
 LARGEST_FILE = 20 * 2**20  # bytes of an upload
 FRAMING = 2**20  # bytes around the file in an upload's form
@@ -22,7 +23,7 @@ ELSEWHERE = re.compile(
 
 
 class OwnOriginOnly:
-    """ASGI middleware: a Content-Security-Policy, and Gradio's page without its links to others."""
+    """ASGI middleware: a Content-Security-Policy, and Gradio's page without links to others, and with a word where scripts are off."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -47,7 +48,7 @@ class OwnOriginOnly:
                 body += message.get("body", b"")
                 if message.get("more_body"):
                     return
-                body = ELSEWHERE.sub(b"", body)
+                body = ELSEWHERE.sub(b"", body).replace(b"</body>", NO_SCRIPT + b"</body>")
                 MutableHeaders(scope=start)["content-length"] = str(len(body))
                 await send(start)
                 message = {"type": "http.response.body", "body": body}

@@ -259,6 +259,12 @@ def test_a_conversation_that_was_stopped_does_not_stop_the_next(address, chromiu
     wait_state(page, "idle")
 
 
+def test_without_javascript_it_says_what_it_needs(address, chromium) -> None:
+    page = chromium.new_context(java_script_enabled=False).new_page()
+    page.goto(address, wait_until="domcontentloaded")
+    assert "needs JavaScript" in page.inner_text("body")
+
+
 def test_mute_sends_silence(address, chromium) -> None:
     page = open_page(chromium, address)  # the fake microphone beeps
     page.click("#michi-talk")
