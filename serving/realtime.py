@@ -26,6 +26,7 @@ RATE = 24_000  # of the protocol's PCM, unless a client asks for another
 RATES = range(8_000, 48_001, 25)  # all that are in use; a filter for any whole number would keep all clients waiting for seconds
 TAIL = 2  # frames after `<done>` in which the last sound dies away
 PAUSE = 1.0  # seconds without a word that end what the user says, should the turn gate not
+LONGEST_TEXT = 20_000  # characters: ten times what any window holds; a megabyte would keep all clients waiting for three seconds
 PATIENCE = 10.0  # seconds after the last sound of the client for which silence goes on to pass
 
 
@@ -57,10 +58,12 @@ def object_at(holder: dict, name: str, param: str) -> dict:
 
 
 def text_at(holder: dict, name: str, param: str, other: str | None = None) -> str:
-    """`holder[name]`, `other` where it is missing; raises where it is no text."""
+    """`holder[name]`, `other` where it is missing; raises where it is no text, or far too long a one."""
     value = other if holder.get(name) is None else holder[name]
     if not isinstance(value, str):
         raise RealtimeError("invalid_type", f"{param} is {value!r}; expected text", param)
+    if len(value) > LONGEST_TEXT:
+        raise RealtimeError("invalid_value", f"{param} has {len(value)} characters; expected at most {LONGEST_TEXT}: shorten it", param)
     return value
 
 
@@ -70,7 +73,8 @@ def text_of(content: Any) -> str:
     if not parts or any(not isinstance(part, dict) or part.get("type") not in ("input_text", "text") for part in parts):
         raise RealtimeError("invalid_value", "expected an item whose content is a list of input_text; "
                             "sound goes to input_audio_buffer.append", "item.content")
-    return " ".join(text_at(part, "text", f"item.content[{i}].text") for i, part in enumerate(parts)).strip()
+    text = " ".join(text_at(part, "text", f"item.content[{i}].text") for i, part in enumerate(parts)).strip()
+    return text_at({"text": text}, "text", "item.content")
 
 
 class Conversation:

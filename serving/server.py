@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from michiai.session_michiai import Frame
 from michiai.voice_michiai import Voice
@@ -46,6 +46,8 @@ class Server:
     def __init__(self, model: Any, name: str, voices: dict[str, Voice], sessions: int = 4, key: str | None = None) -> None:
         if sessions < 1:
             raise ValueError(f"sessions is {sessions}; expected 1 or more")
+        if key == "":  # a variable that is set to nothing, say: it would let in those who send no key, and nobody else
+            raise ValueError("the key is empty; expected some characters, or none at all (no MICHIAI_API_KEY), which lets anyone in")
         self.model, self.name, self.voices, self.sessions, self.key, self.open = model, name, voices, sessions, key, 0
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.batch = model.batch(sessions)
@@ -104,6 +106,8 @@ class Server:
                 if await self._answer(socket, conversation, text) == "input_audio_buffer.append":
                     last, patience = time.monotonic(), GAP
             while (frame := await self._frame(conversation)) is not None:
+                if socket.client_state is WebSocketState.DISCONNECTED:  # minutes of sound may be waiting, which nobody wants answered
+                    return
                 await post(socket, conversation.events(frame))
 
     async def _frame(self, conversation: Conversation) -> Frame | None:

@@ -33,7 +33,7 @@ class Conversation:
         self.engine, self.session, self.send = engine, session, send
         self.playout = Playout(engine.rate)
         self.over = asyncio.Event()
-        self.connected = False
+        self.connected = self.on_websocket = False
         self.skipped = 0  # pieces of user audio that the model was too slow for
         self._heard: deque[np.ndarray] = deque()
         self._waiting, self._rate = 0, 0  # samples in `_heard`, and how many make a second
@@ -48,6 +48,8 @@ class Conversation:
 
     def hear(self, rate: int, pcm: np.ndarray) -> None:
         """User audio as it arrives, int16 [N]."""
+        if not len(pcm):  # would be kept, and never be a frame
+            return
         self.connected, self._rate = True, rate
         self._heard.append(pcm)
         self._waiting += len(pcm)
@@ -137,7 +139,8 @@ class Conversation:
         return np.concatenate([self.playout.pull() for _ in range(pieces)])
 
     async def close(self) -> None:
-        """Forget the conversation."""
+        """Forget the conversation; whoever carries its sound ends with it."""
+        self.over.set()
         with contextlib.suppress(ValueError):  # it went with the model's process
             await self.engine.worker.close(self.session)
         self.playout.clear()

@@ -240,11 +240,11 @@ async () => {
       await openWebRTC(mine);
       if (call === mine) line({ how: "Connected by WebRTC." });
     } catch (error) {
-      if (call !== mine) return;
-      if (mine.pc) mine.pc.close();
+      if (mine.pc) mine.pc.close(); // of one that was stopped, too: it may have come after that
       mine.pc = null;
+      if (call !== mine) return;
       line({ how: `WebRTC could not connect (${error.message}). The WebSocket is used instead: it sounds rougher and comes later.` });
-      try { await openWebSocket(mine); } catch (again) { return stop(`No connection: ${again.message}.`); }
+      try { await openWebSocket(mine); } catch (again) { return call === mine && stop(`No connection: ${again.message}.`); }
     }
     if (call !== mine) return;
     mine.frameAt = performance.now();

@@ -8,18 +8,21 @@ A voice file is sent to `/live/voice` when it is chosen, so that a wrong one is 
 """
 
 import asyncio
+import audioop
+import base64
 import contextlib
+import json
 import logging
 import os
 import secrets
 import time
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, WebSocket
 from fastrtc import AsyncStreamHandler, CloseStream, Stream, get_cloudflare_turn_credentials_async
 from fastrtc.stream import Body
 from fastrtc.utils import current_context
-from fastrtc.websocket import WebSocketDataChannel
 from starlette.websockets import WebSocketDisconnect
 
 from .conversation import Conversation
@@ -65,7 +68,7 @@ class Live:
         app.get("/live/ice")(self.ice_servers)
         app.post("/live/voice")(self.check_voice)
         app.post("/webrtc/offer")(self.offer)
-        app.websocket("/websocket/offer")(self.stream.websocket_offer)
+        app.websocket("/websocket/offer")(self.sound)
 
     async def ice_servers(self) -> dict[str, Any]:
         """For the browser; on Spaces relays with short-lived credentials, which the server then uses too."""
@@ -92,10 +95,34 @@ class Live:
         return {}
 
     async def offer(self, body: Body) -> Any:
-        """WebRTC signalling, for those who have a place."""
+        """WebRTC signalling, for those who have a place: one connection each."""
+        why = None
         if body.webrtc_id not in self.conversations:
-            return {"status": "failed", "meta": {"error": "no_place"}}
-        return await self.stream.offer(body)
+            why = "no_place"
+        elif body.type != "ice-candidate" and body.webrtc_id in self.stream.pcs:  # fastrtc would forget the one before, and leave it open
+            why = "connection_already_exists"
+        if why:
+            return {"status": "failed", "meta": {"error": why}}
+        try:
+            return await self.stream.offer(body)
+        except Exception as error:  # whatever aiortc thinks of a text that is no offer
+            logger.warning("an offer of WebRTC is refused: %r", error)
+            await self._hang_up(body.webrtc_id)
+            return {"status": "failed", "meta": {"error": "the offer cannot be read; expected SDP with a track of sound"}}
+
+    async def sound(self, socket: WebSocket) -> None:
+        """Sound over a WebSocket, where WebRTC does not connect: mu-law in base64, in fastrtc's messages; for those who have a place, once.
+
+        fastrtc's own end of it takes any names, any number of them, remembers them all, and then refuses everybody.
+        """
+        await socket.accept()
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, ValueError, KeyError, TypeError):  # gone, or not speaking our language
+            conversation = self.conversations[(await socket.receive_json())["websocket_id"]]
+            if not conversation.on_websocket:
+                conversation.on_websocket = True
+                await _talk(socket, conversation)
+        with contextlib.suppress(RuntimeError):  # closed already
+            await socket.close()
 
     # ---------------------------------------------------------------- one visitor
 
@@ -117,7 +144,8 @@ class Live:
                 if kind == "start" and len(tasks) == 1:
                     tasks.append(asyncio.create_task(self._attend(message, send, conversation)))
                 elif kind == "ping":
-                    send({"type": "pong", "at": message.get("at")})
+                    at = message.get("at")
+                    send({"type": "pong", "at": at if isinstance(at, int | float) else None})  # not a megabyte, 250 times over
                 elif kind == "inject" and conversation:
                     await self._inject(conversation[0], message.get("text"), send)
         except (WebSocketDisconnect, RuntimeError, ValueError, KeyError):
@@ -189,14 +217,34 @@ class Live:
         connection = self.stream.pcs.get(key)
         if connection is not None:
             await connection.close()  # fastrtc then forgets it
-        for handler in self.stream.connections.get(key, []):
-            if hasattr(handler, "quit"):  # a WebSocket
-                handler.quit.set()
 
 
 async def _post(socket: WebSocket, outbox: asyncio.Queue) -> None:
     while True:
-        await socket.send_json(await outbox.get())
+        await socket.send_text(json.dumps(await outbox.get()))  # `send_json` fails at half a surrogate, which a visitor's text may hold
+
+
+async def _talk(socket: WebSocket, conversation: Conversation) -> None:
+    """Both ways until either is over, and with it the conversation."""
+    player = asyncio.create_task(_play(socket, conversation))
+    try:
+        while True:
+            message = await socket.receive_json()
+            if message["event"] == "media":
+                pcm = audioop.ulaw2lin(base64.b64decode(message["media"]["payload"]), 2)
+                conversation.hear(LINE_RATE, np.frombuffer(pcm, np.int16))
+    finally:
+        conversation.over.set()
+        player.cancel()
+        await asyncio.gather(player, return_exceptions=True)
+
+
+async def _play(socket: WebSocket, conversation: Conversation) -> None:
+    while not conversation.over.is_set():
+        pcm = (await conversation.sound(4)).clip(-1, 1) * 32767
+        payload = base64.b64encode(audioop.lin2ulaw(pcm.astype(np.int16).tobytes(), 2)).decode()
+        await socket.send_json({"event": "media", "media": {"payload": payload}})
+    await socket.close()
 
 
 def _text(value: Any, name: str, empty: bool = True) -> str:
@@ -215,7 +263,7 @@ def plain(error: Exception) -> str:
 
 
 class Line(AsyncStreamHandler):
-    """One visitor's sound: fastrtc calls this, the conversation does the rest."""
+    """One visitor's sound over WebRTC: fastrtc calls this, the conversation does the rest."""
 
     def __init__(self, live: Live) -> None:
         super().__init__("mono", output_sample_rate=live.engine.rate, input_sample_rate=LINE_RATE)
@@ -239,12 +287,7 @@ class Line(AsyncStreamHandler):
         if self.conversation is None:
             await asyncio.sleep(0.02)
             return CloseStream("this conversation is not open") if self.refused else None
-        over_websocket = isinstance(self.channel, WebSocketDataChannel)
-        sound = await self.conversation.sound(
-            4 if over_websocket else 1
-        )  # fastrtc sleeps after each WebSocket message
-        if over_websocket:
-            return self.live.engine.rate, sound[None]
+        sound = await self.conversation.sound()
         return self.live.engine.rate, sound[None].repeat(2, axis=0), "stereo"  # mono would lose 3 dB
 
     async def shutdown(self) -> None:

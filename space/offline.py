@@ -21,6 +21,7 @@ from .live import plain
 from .reference import check_reference
 
 LONGEST = 60.0  # seconds of a question
+MOST_SAMPLES = round(LONGEST * 2 * 192_000)  # of all channels together: what is packed well may be gigabytes when it is read
 LONGEST_WORDS = 400  # characters to say
 LONGEST_SPEECH = 30.0  # seconds in which they are said: longer ones are words that are none, spelt letter by letter
 SILENCE = 0.001  # peak: -60 dB of full scale
@@ -218,6 +219,9 @@ def read(path: str) -> tuple[np.ndarray, int]:
     try:
         with soundfile.SoundFile(path) as file:
             check_length(file.frames / file.samplerate)
+            if file.frames * file.channels > MOST_SAMPLES:
+                raise ValueError(f"the recording has {file.channels} channels of {file.samplerate} samples per second; expected at most "
+                                 "2 of 192000: save it in mono, at 48000")
             return file.read(dtype="float32", always_2d=True), file.samplerate
     except soundfile.SoundFileError:
         pass

@@ -1,14 +1,18 @@
 """The Space as programs see it: named endpoints, the control WebSocket, limits. With a tiny random model."""
 
+import asyncio
 import json
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
@@ -122,6 +126,22 @@ def test_uploads_are_limited_in_size(client, tmp_path: Path) -> None:
         client.predict(handle_file(str(big)), api_name="/transcribe")
 
 
+@pytest.mark.parametrize("path", ["/live/voice", "/webrtc/offer", "/gradio_api/queue/join", "/gradio_api/call/speak", "/gradio_api/upload"])
+def test_what_is_posted_is_limited_in_size(address, path: str) -> None:
+    upload = path.endswith("upload")
+    size, form = (22 if upload else 2) * 2**20, "multipart/form-data; boundary=b" if upload else "application/json"
+    body = b'--b\r\nContent-Disposition: form-data; name="text"\r\n\r\n' if upload else b'{"file": "'
+    body += b"A" * (size - len(body))
+    with httpx.Client(base_url=address, headers={"Content-Type": form}, timeout=60) as web:
+        for told, content in ((str(size), body), ("more than", iter([body[: size // 2], body[size // 2 :]]))):  # the latter in chunks
+            answer = web.post(path, content=content)
+            assert answer.status_code == 413 and "Traceback" not in answer.text
+            most = 22_020_096 if upload else 1_048_576
+            assert f"the request has {told}" in answer.text and f"expected at most {most}: give recordings" in answer.text, answer.text
+    voice = {"file": "A" * 266_664}  # the largest that is looked at
+    assert httpx.post(address + "/live/voice", json=voice).json()["problem"].startswith("The voice file cannot be read")
+
+
 def test_uploads_are_deleted(address, client, tmp_path: Path) -> None:
     audio, text = speech(1.234), "one"
     client.predict(wav(tmp_path / "mine.wav", audio), api_name="/transcribe")
@@ -131,6 +151,24 @@ def test_uploads_are_deleted(address, client, tmp_path: Path) -> None:
     while any(list(path.rglob("mine.wav")) for path in folders) and time.monotonic() < deadline:
         time.sleep(1)
     assert not any(list(path.rglob("mine.wav")) for path in folders)
+
+
+def test_uploads_that_are_broken_off_are_deleted(address) -> None:
+    def left() -> list[Path]:
+        found = [*place.glob("tmp*"), *place.glob("michiai-*/tmp*")]
+        return [path for path in found if path.is_file() and path.stat().st_size < 10_000 and mark in path.read_bytes()]
+
+    place, mark, (host, port) = Path(tempfile.gettempdir()), secrets.token_bytes(64), address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as line:
+        line.sendall(b"POST /gradio_api/upload HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 9000"
+                     b'\r\n\r\n--b\r\nContent-Disposition: form-data; name="files"; filename="mine.wav"\r\n\r\n' + mark * 100)
+        time.sleep(1)
+    (found,) = left()
+    assert found.parent.name.startswith("michiai-"), "it is gone with the process, in any case"
+    deadline = time.monotonic() + 60
+    while left() and time.monotonic() < deadline:
+        time.sleep(1)
+    assert not left()
 
 
 # -------------------------------------------------------------------- the control WebSocket
@@ -247,6 +285,63 @@ def test_sound_without_a_place_is_refused(address) -> None:
                 sound.send(json.dumps({"event": "ping"}))
                 sound.recv(10)
                 time.sleep(0.05)
+
+
+def test_those_without_a_place_do_not_keep_others_from_the_websocket(address) -> None:
+    address_of_sound = address.replace("http", "ws") + "/websocket/offer"
+    for _ in range(6):  # more than all places and those that are just closing
+        with connect(address_of_sound) as sound:
+            sound.send(json.dumps({"event": "start", "websocket_id": "nobody"}))
+            with pytest.raises(ConnectionClosed):
+                sound.recv(5)
+    control = visit(address)
+    key = start(control)["id"]
+    with connect(address_of_sound) as sound, connect(address_of_sound) as second:
+        for line in (sound, second):
+            line.send(json.dumps({"event": "start", "websocket_id": key}))
+            for number in range(10):
+                line.send(json.dumps({"event": "start", "websocket_id": f"nobody {number}"}))
+        assert json.loads(sound.recv(5))["event"] == "media"
+        with pytest.raises(ConnectionClosed):  # one is enough
+            second.recv(5)
+        control.close()
+        with pytest.raises(ConnectionClosed):  # with the conversation, though nothing is sent
+            for _ in range(50):
+                sound.recv(5)
+
+
+def test_a_place_has_one_connection(address) -> None:
+    from aiortc import RTCPeerConnection, RTCSessionDescription
+
+    def offer(sdp: str, key: str, kind: str = "offer") -> dict:
+        return httpx.post(address + "/webrtc/offer", json={"sdp": sdp, "type": kind, "webrtc_id": key}, timeout=30).json()
+
+    async def story(key: str) -> None:
+        for sdp, kind in (("", "nonsense"), ("v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\n", "offer")):
+            assert "cannot be read" in offer(sdp, key, kind)["meta"]["error"]
+        lines = [RTCPeerConnection() for _ in range(2)]
+        for index, line in enumerate(lines):
+            line.createDataChannel("text")  # without a track fastrtc does not count it
+            await line.setLocalDescription(await line.createOffer())
+            answer = await asyncio.to_thread(offer, line.localDescription.sdp, key)
+            if index:
+                assert answer["meta"]["error"] == "connection_already_exists"
+            else:
+                await line.setRemoteDescription(RTCSessionDescription(answer["sdp"], answer["type"]))
+        for line in lines:
+            await line.close()
+
+    with visit(address) as control:
+        asyncio.run(story(start(control)["id"]))
+
+
+def test_half_a_character_and_a_long_ping_are_survived(address) -> None:
+    with visit(address) as control:
+        assert start(control)["type"] == "ready"
+        control.send('{"type": "inject", "text": "nine \\ud83d"}')
+        assert json.loads(control.recv(10)) == {"type": "told", "text": "nine \ud83d"}
+        control.send(json.dumps({"type": "ping", "at": "x" * 1_000_000}))
+        assert json.loads(control.recv(10)) == {"type": "pong", "at": None}
 
 
 def test_conversations_leave_nothing_behind(address) -> None:

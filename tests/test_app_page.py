@@ -222,6 +222,49 @@ def test_a_blocked_microphone_is_explained(address, chromium) -> None:
     assert state(page) == "idle" and page.problems == []
 
 
+SLOW_RELAYS = """;{ const get = window.fetch; window.fetch = async (...what) => {
+  if (String(what[0]).includes("live/ice")) { window.__asked = true; await new Promise((done) => setTimeout(done, 1000)); }
+  return get(...what); }; }"""
+SLOW_ERROR = """delete window.RTCPeerConnection; { const Real = WebSocket; window.WebSocket = class extends Real {
+  constructor(...what) { super(...what);
+    this.slow = what[0].includes("websocket/offer") && !window.__asked;
+    if (this.slow) window.__asked = true; }
+  set onopen(hear) { if (!this.slow) super.onopen = hear; }
+  set onerror(hear) { if (this.slow) setTimeout(hear, 2000); } }; }"""
+
+
+def stop_while_it_connects(page) -> None:
+    page.click("#michi-talk")
+    page.wait_for_function("window.__asked")
+    page.wait_for_timeout(600)  # not a double click
+    page.click("#michi-talk")
+    wait_state(page, "idle")
+
+
+def test_a_conversation_that_was_stopped_leaves_no_connection(address, chromium) -> None:
+    page = open_page(chromium, address, mouth=True, script=SLOW_RELAYS)
+    stop_while_it_connects(page)
+    page.wait_for_function("window.__ear.pc && window.__ear.pc.signalingState === 'closed'", timeout=10_000)
+    assert "forgotten" in page.inner_text("#michi-state") and page.problems == []
+
+
+def test_a_conversation_that_was_stopped_does_not_stop_the_next(address, chromium) -> None:
+    page = open_page(chromium, address, mouth=True, script=SLOW_ERROR)
+    stop_while_it_connects(page)
+    page.click("#michi-talk")
+    wait_state(page, "talking")
+    page.wait_for_timeout(3000)
+    assert state(page) == "talking" and page.problems == []
+    page.click("#michi-talk")
+    wait_state(page, "idle")
+
+
+def test_without_javascript_it_says_what_it_needs(address, chromium) -> None:
+    page = chromium.new_context(java_script_enabled=False).new_page()
+    page.goto(address, wait_until="domcontentloaded")
+    assert "needs JavaScript" in page.inner_text("body")
+
+
 def test_mute_sends_silence(address, chromium) -> None:
     page = open_page(chromium, address)  # the fake microphone beeps
     page.click("#michi-talk")

@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ import soundfile
 import torch
 import websockets
 from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from michiai.__main__ import main
 from michiai.serving.realtime import RATE, Conversation, RealtimeError, error_event
@@ -183,6 +185,8 @@ BAD = {
     "empty text": (message(content=[{"type": "input_text", "text": " "}]), "invalid_value", "the text is empty"),
     "no text": (message(content=[{"type": "input_text", "text": None}]), "invalid_type", "item.content[0].text is None; expected text"),
     "item's id": (message(id=3, content=[{"type": "input_text", "text": "nine"}]), "invalid_type", "item.id is 3; expected text"),
+    "long text": (update(instructions="a" * 20_001), "invalid_value", "instructions has 20001 characters; expected at most 20000"),
+    "long item": (message(content=[{"type": "input_text", "text": "a" * 11_000}] * 2), "invalid_value", "content has 22001 characters"),
     "a tool's item": (message(type="function_call_output"), "unsupported", "type message"),
 }
 
@@ -288,6 +292,29 @@ def test_an_error_of_the_model_is_logged_and_closes_the_conversation(model, monk
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_json()
     assert closed.value.code == 1011 and "not enough memory" in caplog.text
+
+
+def test_who_leaves_is_not_answered_any_more(model, monkeypatch) -> None:
+    server, made = Server(model, "michiai", {}), []
+    frames = server.batch.frames
+    monkeypatch.setattr(server.batch, "frames", lambda sessions: made.append(time.sleep(0.02)) or frames(sessions))
+    monkeypatch.setattr(Conversation, "events", lambda self, frame: [])  # a model that is silent: no message to it fails
+    arriving = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": json.dumps(append(20))},
+                {"type": "websocket.disconnect"}]
+
+    async def receive() -> dict:
+        return arriving.pop(0)
+
+    async def send(message: dict) -> None:
+        pass
+
+    asyncio.run(server.realtime(WebSocket({"type": "websocket", "headers": []}, receive, send)))
+    assert len(made) < 100, "of 250 frames"
+
+
+def test_an_empty_key_is_no_key(model) -> None:
+    with pytest.raises(ValueError, match="the key is empty; expected"):
+        Server(model, "michiai", {}, key="")
 
 
 def test_a_failed_send_means_that_the_client_has_gone() -> None:

@@ -142,6 +142,9 @@ def test_a_slow_machine_skips_and_never_queues(engine, monkeypatch) -> None:
         for _ in range(500):  # 10 s arrive while the model does nothing
             conversation.hear(48_000, np.zeros(960, np.int16))
         assert conversation._waiting <= 24_000 and conversation.skipped >= 470
+        before = len(conversation._heard)
+        conversation.hear(48_000, np.zeros(0, np.int16))
+        assert len(conversation._heard) == before, "messages without sound are not kept"
         await conversation.close()
 
     asyncio.run(story())

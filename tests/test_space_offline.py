@@ -48,6 +48,15 @@ def test_what_telephones_record_is_read(offline, tmp_path: Path) -> None:
         offline.transcribe(str(tmp_path / "list.m4a"))
 
 
+def test_a_small_file_is_not_gigabytes_of_sound(offline, tmp_path: Path) -> None:
+    with soundfile.SoundFile(tmp_path / "packed.flac", "w", 655_350, 8, format="FLAC") as file:
+        for _ in range(30):
+            file.write(np.zeros((655_350, 8), np.int16))
+    assert (tmp_path / "packed.flac").stat().st_size < 2**20
+    with pytest.raises(gr.Error, match="8 channels of 655350 samples per second; expected at most 2 of 192000"):
+        offline.transcribe(str(tmp_path / "packed.flac"))
+
+
 def test_nothing_is_cloned_in_vain(offline, tmp_path: Path, monkeypatch) -> None:
     ada = str(ROOT / "examples" / "voice_ada.wav")
     with pytest.raises(gr.Error, match="Consent is not given"):
