@@ -194,6 +194,7 @@ class Backbone(nn.Module):
                 "expected a 'llama' with 'default' ones"
             )
         self.language_model = AutoModelForCausalLM.from_config(text)
+        self.language_model.model.loss_type = self.language_model.loss_type  # without, transformers warns in every trace
         # No biases, and a quiet start: a stream without sound is nothing at all, and at first sound drowns no word.
         self.listen_proj = quiet_linear(config.listen_config.width, text.hidden_size)
         self.latent_proj = quiet_linear(config.latent_dim, text.hidden_size)

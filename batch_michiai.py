@@ -77,6 +77,8 @@ class Batch:
 
     def remove(self, session: DuplexSession) -> None:
         """The session goes its own way again."""
+        if session not in self.sessions:
+            raise ValueError("the session is not in this batch; expected one that was added and not removed since")
         self._take_out(session)
         self.sessions.remove(session)
         session.batch = None
@@ -118,6 +120,8 @@ class Batch:
 
     def push(self, given: Sequence[tuple[DuplexSession, Any, int | None]]) -> list[list[Frame]]:
         """User audio of different sessions, each as `DuplexSession.push` takes it -> of each the frames that are now complete."""
+        if len({session for session, _, _ in given}) < len(given):
+            raise ValueError("a session was given twice; expected different ones: put its chunks together")
         heard = [(session, session.checked(pcm, rate)) for session, pcm, rate in given]  # of all, before anybody takes anything in
         for session, sound in heard:
             session.take(*sound)

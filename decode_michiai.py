@@ -97,6 +97,7 @@ def by_parts(query: Tensor, prompt: Tensor, memory: Tensor, mask: Tensor, lean: 
     Returns:
         [B, H, M, head].
     """
+    mask = mask.to(torch.promote_types(mask.dtype, query.dtype))  # the kernel takes float64's for what it is not
     far, near = mask.split([prompt.shape[3], memory.shape[3]], -1)
     look = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # the public function keeps the weights to itself
     y, weight = look(query[1], *memory.unbind(1), attn_mask=near, scale=1.0)

@@ -44,6 +44,7 @@ from .kernels_vocoder_michiai import VOCODER
 
 logger = logging.getLogger(__name__)
 SOURCE = PRODUCTS + LAYERS + LISTEN + CONVOLUTIONS + VOCODER
+FUNCTIONS = ("multiply_int8", "follow_layers", "follow_steered", "halve_rates", "generate")  # of the source
 MOST = 8  # positions per row of a batch that go through all layers in one call; more, as prompts have, go layer by layer
 STEERED, HALVING = 12, 20  # numbers in the plan of a steered MLP, and of a halving with the convolution after it
 TILE = 32  # columns of a bfloat16 matrix that are multiplied at once
@@ -56,6 +57,12 @@ FLAGS = (
 def _cache() -> Path:
     """Where compiled kernels are kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "michiai"
+
+
+@functools.cache
+def _short_lived() -> tempfile.TemporaryDirectory:
+    """A folder of this process, for where no cache can be written."""
+    return tempfile.TemporaryDirectory(prefix="michiai-kernels-")
 
 
 def _processor() -> str:
@@ -71,14 +78,19 @@ def _compile(compiler: str) -> Path:
     """The compiled source; made if it is not in the cache.
 
     Raises:
-        OSError: the cache cannot be written.
         subprocess.CalledProcessError: the compiler refused the source.
     """
     key = hashlib.sha256("\0".join([SOURCE, *FLAGS, compiler, platform.machine(), _processor()]).encode()).hexdigest()[:16]
     kept = _cache() / f"kernels-{key}.so"
     if kept.exists():
         return kept
-    kept.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=kept.parent).close()
+    except OSError as error:
+        logger.warning("compiled kernels cannot be kept (%s), so that each process compiles them anew; set XDG_CACHE_HOME to a folder that "
+                       "may be written to", error)
+        kept = Path(_short_lived().name) / kept.name
     with tempfile.TemporaryDirectory(dir=kept.parent) as folder:  # moved when whole: other processes may do the same at this moment
         source, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
         source.write_text(SOURCE)
@@ -97,10 +109,10 @@ def _library() -> ctypes.CDLL | None:
         except (OSError, subprocess.CalledProcessError) as error:
             problem = f"{compiler} could not compile our kernels: {getattr(error, 'stderr', None) or error}"
             continue
-        for function in (library.multiply_int8, library.follow_layers, library.follow_steered, library.halve_rates, library.generate):
-            function.restype = None
+        for name in FUNCTIONS:
+            getattr(library, name).restype = None
         return library
-    logger.warning("int8 layers run in PyTorch's own operations, which takes about twice the time: %s", problem)
+    logger.warning("int8 layers run in PyTorch's own operations, which takes two to three times as long: %s", problem)
     return None
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, GenerationMixin, PreTrainedModel
 
 from .backbone_michiai import (
     EMPTY,
@@ -40,7 +40,7 @@ from .codec_michiai import AudioEncoder
 from .configuration_michiai import SOUNDS, MichiAIConfig
 from .listen_michiai import ListenHead, expect, expected_gain, foresee, foreseen_gain, greedy_text, remember_newest
 from .optimize_michiai import arrange_convolutions, begin_anew, optimize, prepare, use_int8
-from .processing_michiai import Audio
+from .processing_michiai import Audio, MichiAIProcessor
 from .session_michiai import DuplexSession, GenerationOptions, Reply, Transcript, transcribe
 from .speak_michiai import SpeakHead
 from .streaming_michiai import StreamState, name_modules
@@ -72,7 +72,7 @@ def directly(stage: Callable, state: StreamState, *arguments: Any) -> tuple[Tens
     return stage(state, *arguments)
 
 
-class MichiAIModel(PreTrainedModel):
+class MichiAIModel(PreTrainedModel, GenerationMixin):
     """Full-duplex speech language model.
 
     Args:
@@ -121,6 +121,9 @@ class MichiAIModel(PreTrainedModel):
                 "the model and no other: are weights and config of the same version?"
             )
         if model.config.optimized is not None:
+            if model.dtype != torch.float32:
+                raise ValueError(f"dtype is {model.dtype}, but this checkpoint is optimised for {model.config.optimized!r}, whose kernels "
+                                 "take float32 beside int8; expected no dtype: leave it out")
             prepare(model)
         else:
             arrange_convolutions(model)
@@ -145,14 +148,18 @@ class MichiAIModel(PreTrainedModel):
         return self
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
-        """As of every transformers model, and beside it the tokenizer, where it has one: without that it does not converse."""
+        """As of every transformers model, and beside it the processor with its tokenizer, where it has one: without that it does not
+        converse.
+        """
         super().save_pretrained(save_directory, *args, **kwargs)
         tokenizer = None
         if self._tokenizer or self._tokenizer_from:
             with suppress(OSError, ValueError):  # it cannot be found
                 tokenizer = self.tokenizer
         if tokenizer is not None:
-            tokenizer.save_pretrained(save_directory)
+            MichiAIProcessor.register_for_auto_class()
+            made = MichiAIProcessor(tokenizer, self.config.sampling_rate, self.config.spoken_text)
+            made.save_pretrained(save_directory)
 
     @property
     def dtype(self) -> torch.dtype:

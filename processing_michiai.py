@@ -22,7 +22,7 @@ try:
 except ImportError:  # arrays need no reader
     soundfile = None
 
-Audio = Any  # path | (array, rate)
+Audio = Any  # path | (array, rate) | {"array": ..., "sampling_rate": ...}, as of Hugging Face's datasets
 
 
 def check_rate(rate: Any, what: str = "sampling rate") -> int:
@@ -47,10 +47,21 @@ def check_rate(rate: Any, what: str = "sampling rate") -> int:
     return int(rate)
 
 
+def _array(samples: Any, what: str) -> np.ndarray:
+    """Numbers in whatever holds them -> an array as PyTorch takes it."""
+    try:
+        array = np.asarray(samples)
+    except ValueError:  # rows of several lengths
+        array = np.empty(0, object)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"{what} is of type {type(samples).__name__}; expected an array or tensor of numbers: a file's are "
+                         "soundfile.read(path), those of raw bytes numpy.frombuffer(pcm, '<i2')")
+    return np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+
+
 def to_mono(samples: Any, what: str = "audio") -> Tensor:
     """Array or tensor of any usual type, [N], [N, channels] or, of more than 8 samples, [channels, N] -> float32 [N] in -1 to 1."""
-    x = samples if isinstance(samples, Tensor) else torch.from_numpy(np.ascontiguousarray(samples))
-    x = x.detach().cpu()
+    x = samples.detach().cpu() if isinstance(samples, Tensor) else torch.from_numpy(_array(samples, what))
     if x.ndim == 2:
         x = x if x.shape[1] <= 8 else x.T  # a chunk of a stream may have fewer samples than channels
         if x.shape[1] > 8:
@@ -82,7 +93,11 @@ def to_mono(samples: Any, what: str = "audio") -> Tensor:
 
 
 def load_audio(source: Audio) -> tuple[Tensor, int]:
-    """A path or (array, rate) -> (mono float32 [N], rate)."""
+    """A path, (array, rate) or {"array": ..., "sampling_rate": ...} -> (mono float32 [N], rate)."""
+    if isinstance(source, dict) and source.keys() >= {"array", "sampling_rate"}:
+        source = source["array"], source["sampling_rate"]
+    if isinstance(source, (np.ndarray, Tensor)):
+        raise ValueError(f"audio is an array of shape {tuple(source.shape)} without a rate; expected (array, sampling rate)")
     if isinstance(source, (tuple, list)):
         if len(source) != 2:
             raise ValueError(
@@ -237,6 +252,8 @@ class MichiAIProcessor(ProcessorMixin):
             clips = [self.clip(one, sampling_rate) for one in (audio if isinstance(audio, list) else [audio])]
             output["audio_lengths"] = torch.tensor([len(clip) for clip in clips])
             output["audio"] = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)
+            if return_tensors == "np":
+                output |= {name: output[name].numpy() for name in ("audio", "audio_lengths")}
         return BatchFeature(output, tensor_type=None)
 
     def clip(self, audio: Audio, sampling_rate: int | None = None) -> Tensor:

@@ -21,6 +21,7 @@ from .spoken_michiai import spoken
 from .streaming_michiai import StreamState
 from .voice_michiai import Voice
 
+LONGEST_WORD = 32  # pieces, of a text to be said: each may take 1.6 s
 ASK_TO_READ = "repeat after me"  # as users of the training dialogues do
 
 
@@ -37,8 +38,8 @@ class DuplexSession:
 
     def __init__(self, model: Any, *, voice: Any = None, instructions: str = "", context: str = "", options: Any = None,
                  seed: int = 0) -> None:
-        if not isinstance(seed, numbers.Integral):
-            raise ValueError(f"seed is {seed!r}; expected a whole number")
+        if not isinstance(seed, numbers.Integral) or not -(2**63) <= seed < 2**64:
+            raise ValueError(f"seed is {seed!r}; expected a whole number of at most 64 bits")
         self.model, self.config, self.options, self.seed = model, model.config, GenerationOptions.of(options), int(seed)
         self.voice = (Voice(model.default_voice.float().cpu()) if voice is None else Voice.of(model, voice)).check(self.config)
         guidance = self.options.voice_guidance
@@ -247,6 +248,9 @@ class DuplexSession:
         parts = list(self._parts(self.normal(text)))
         if not parts:
             raise ValueError(f"text is {text!r}, which has nothing to say; expected at least one word")
+        for word in " ".join(parts).split():
+            if (size := self._tokens(word).shape[1]) > LONGEST_WORD:
+                raise ValueError(f"the word {word[:20] + '...'!r} has {size} pieces; expected at most {LONGEST_WORD}: put spaces into it")
         for part in parts:
             with self._memory() as state:
                 self.model.inject(state, self._tokens(f"{ASK_TO_READ} {part}").to(self.model.default_voice.device))

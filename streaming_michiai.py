@@ -92,19 +92,8 @@ class Exact(nn.Module):
         return super()._apply(keep, recurse)
 
 
-class CausalConv1d(nn.Conv1d):
-    """Conv1d that sees only the past. `x` [B, C, T], T a multiple of the stride -> [B, C', T / stride]."""
-
-    def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
-        stride = self.stride[0]
-        if x.shape[-1] % stride:
-            raise ValueError(f"{x.shape[-1]} steps were given; expected a multiple of the stride {stride}")
-        n_past = (self.kernel_size[0] - 1) * self.dilation[0] + 1 - stride
-        return super().forward(join_past(self.path, x, n_past, state))
-
-
 class CausalConvLast(nn.Conv1d):
-    """CausalConv1d for channels-last data, `x` [B, T, C] -> [B, T / stride, C'].
+    """Conv1d that sees only the past, channels last: `x` [B, T, C], T a multiple of the stride -> [B, T / stride, C'].
 
     It runs as a Conv2d of height 1 in the channels-last format: the layout that linear layers around it use,
     and on CPUs two to three times as fast to train as Conv1d on [B, C, T].
@@ -112,6 +101,8 @@ class CausalConvLast(nn.Conv1d):
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         stride, dilation = self.stride[0], self.dilation[0]
+        if x.shape[1] % stride:
+            raise ValueError(f"{x.shape[1]} steps were given; expected a multiple of the stride {stride}")
         x = join_past(self.path, x, (self.kernel_size[0] - 1) * dilation + 1 - stride, state, dim=1)
         weight = self.weight[:, :, None]
         if self.groups == 1:

@@ -20,7 +20,7 @@ LEVEL = 10 ** (-23 / 20)  # rms of speech in training, of full scale
 SILENT = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Voice:
     """A reusable voice.
 
@@ -68,6 +68,8 @@ class Voice:
 
     def check(self, config: Any) -> "Voice":
         """Itself, if it fits a model."""
+        if not isinstance(self.latents, Tensor):
+            raise ValueError(f"the voice's latents are a {type(self.latents).__name__}; expected a tensor: make it with model.voice(...)")
         if self.latents.ndim != 2 or self.latents.shape[1] != config.latent_dim:
             raise ValueError(f"the voice has latents of shape {tuple(self.latents.shape)}; expected [frames, {config.latent_dim}]: "
                              "it was made with another checkpoint, make it again with model.voice(...)")
@@ -77,8 +79,13 @@ class Voice:
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file."""
-        save_file({"latents": self.latents.contiguous()}, str(path), metadata={"michiai_voice": "1"})
+        """Write a safetensors file, whose name says so: `model.voice` takes any other for a recording."""
+        if Path(path).suffix != ".safetensors":
+            raise ValueError(f"the voice's file is {str(path)!r}; expected a name that ends in .safetensors")
+        try:
+            save_file({"latents": self.latents.contiguous()}, str(path), metadata={"michiai_voice": "1"})
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} cannot be written ({error}); expected a folder that is there and may be written to") from error
 
     @staticmethod
     def load(path: str | Path) -> "Voice":

@@ -42,7 +42,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    check_output(args.output, (".wav",))
+    check_output(args.output, (".wav",), (args.input, args.voice))
     picture = (
         None
         if args.plot is None

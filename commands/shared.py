@@ -60,7 +60,10 @@ def options_of(args: argparse.Namespace) -> Any:
     """The GenerationOptions of what `add_speaking` added."""
     from michiai.session_michiai import GenerationOptions
 
-    return GenerationOptions(flow_steps=args.steps, voice_guidance=args.guidance)
+    options = GenerationOptions(flow_steps=args.steps, voice_guidance=args.guidance)
+    if args.guidance and not args.voice:
+        raise ValueError(f"--guidance is {args.guidance:g} and there is no --voice; expected both: the checkpoint's own needs no guidance")
+    return options
 
 
 def read_voice(model: Any, path: str | None) -> Any:
@@ -86,8 +89,8 @@ def read_text(path: str | None, what: str) -> str:
     return text
 
 
-def check_output(path: str, suffixes: tuple[str, ...]) -> str:
-    """The path, if it can be written: asked before the work is done."""
+def check_output(path: str, suffixes: tuple[str, ...], inputs: tuple[str | None, ...] = ()) -> str:
+    """The path, if it can be written and is none of the `inputs`: asked before the work is done."""
     target = Path(path)
     if target.suffix.lower() not in suffixes:
         raise ValueError(f"the output is {path!r}; expected a name that ends in {' or '.join(suffixes)}")
@@ -95,6 +98,16 @@ def check_output(path: str, suffixes: tuple[str, ...]) -> str:
         raise ValueError(
             f"the output is {path!r}, but there is no folder {str(target.parent)!r}; expected one"
         )
+    is_new = not target.exists()
+    for given in filter(None, inputs):
+        if not is_new and Path(given).exists() and target.samefile(given):
+            raise ValueError(f"the output is {path!r}, which is also given as an input; expected another file: that one would be lost")
+    try:
+        target.open("ab").close()
+    except OSError as error:
+        raise ValueError(f"the output is {path!r}, which cannot be written ({error.strerror}); expected a writable file") from error
+    if is_new:
+        target.unlink()
     return path
 
 

@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    check_output(args.output, (".wav",))
+    check_output(args.output, (".wav",), (args.voice,))
     options = options_of(args)
     model = load_model(args.model)
     frames = model.speak_stream(

@@ -9,7 +9,7 @@ PYTHON=${PYTHON:-$(command -v python3.11 || command -v python3)}
 
 need=()
 "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || need+=(python3-venv)
-# the int8 form's kernels are compiled where they run; without a compiler it works, too, at half the speed
+# the int8 form's kernels are compiled where they run; without a compiler it works, too, at half to a third of the speed
 if [ "$WHAT" = app ] && [ "$(id -u)" = 0 ] && ! command -v g++ >/dev/null; then need+=(g++); fi
 if [ "$WHAT" = full ]; then
   for pair in espeak-ng:espeak-ng flite:flite festival:festival; do

@@ -147,6 +147,10 @@ def test_errors(talker: MichiAIModel) -> None:
         batch.add(first)
     with pytest.raises(ValueError, match="all 1 places of the batch are taken; expected a free one"):
         batch.add(second)
+    with pytest.raises(ValueError, match="not in this batch"):
+        batch.remove(second)
+    with pytest.raises(ValueError, match="given twice"):
+        batch.push([(first, speech(0.1), 16_000)] * 2)
     with pytest.raises(ValueError, match="NaN"):
         batch.push([(first, np.full(1280, np.nan, np.float32), None)])
     first.close()

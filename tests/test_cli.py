@@ -87,6 +87,10 @@ BAD = {
     "output name": (["converse", "question.wav", "out.mp3"], ".wav"),
     "steps": (["converse", "question.wav", "out.wav", "--steps", "0"], "flow_steps is 0"),
     "guidance": (["speak", "hello", "out.wav", "--guidance", "-1"], "voice_guidance is -1"),
+    "guidance of no voice": (["speak", "hello", "out.wav", "--guidance", "0.5"], "there is no --voice"),
+    "a folder": (["speak", "hello", "folder.wav"], "'folder.wav', which cannot be written (Is a directory)"),
+    "its own input": (["converse", "question.wav", "./question.wav"], "also given as an input"),
+    "a long word": (["speak", "a" * 400, "out.wav"], "put spaces into it"),
     "context": (["converse", "question.wav", "out.wav", "--context", "missing.txt"], "missing.txt"),
     "long context": (["converse", "question.wav", "out.wav", "--context", "long.txt"], "expected at most"),
     "silent voice": (["speak", "hello", "out.wav", "--voice", "silent.wav"], "silent"),
@@ -109,11 +113,13 @@ def test_bad_input_is_one_line(name, folder, tmp_path, monkeypatch, capsys):
     soundfile.write("nan.wav", np.array([0.1, np.nan, 0.2], np.float32), 16_000, subtype="FLOAT")
     soundfile.write("silent.wav", np.zeros(32_000, np.float32), 16_000)
     soundfile.write("short.wav", speech(0.2), 16_000)
+    Path("folder.wav").mkdir()
     Path("text.txt").write_text("hello")
     Path("text.safetensors").write_text("hello")
     Path("long.txt").write_text("the train leaves at nine. " * 200)
     command, said = BAD[name]
     assert main([*command, "--model", str(folder)]) == 2
+    assert not Path("out.wav").exists() and len(soundfile.read("question.wav")[0]) == len(speech(0.4))
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith(f"michiai {command[0]}: ") and said in error and "expected" in error
 

@@ -156,6 +156,8 @@ def test_load_audio_file(tmp_path) -> None:
     mono, rate = load_audio(tmp_path / "a.wav")
     assert rate == 44_100 and torch.allclose(mono, torch.from_numpy(wave.mean(1)), atol=1e-4)
     (tmp_path / "b.wav").write_text("not audio")
+    as_datasets = {"array": wave, "sampling_rate": 44_100, "path": None}
+    assert torch.equal(load_audio(as_datasets)[0], load_audio((wave, 44_100))[0])
     for bad in (tmp_path / "b.wav", tmp_path / "missing.wav", 7.5):
         with pytest.raises(ValueError, match="cannot be read"):
             load_audio(bad)
@@ -172,6 +174,10 @@ def test_load_audio_file(tmp_path) -> None:
         ((np.array([2e4, -1e4]), 16_000), "divide by 32768"),
         ((np.zeros(10, bool), 16_000), "type"),
         ((np.zeros(10), 16_000, 1), "expected"),
+        ((b"\0\0", 16_000), "of type bytes; expected .* numpy.frombuffer"),
+        (("a.wav", 16_000), "of type str; expected an array"),
+        (([[1, 2], [3]], 16_000), "of type list; expected an array"),
+        (np.zeros(10), "without a rate; expected .array, sampling rate"),
     ],
 )
 def test_bad_audio_is_named(audio: tuple, message: str) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from michiai.modeling_michiai import MichiAIModel
 from helpers import ROOT, speech
 
 LOADER = """
-import json, sys, torch
+import json, pickle, sys, torch
 torch.set_num_threads(1)
 from transformers import AutoConfig, AutoModel, AutoProcessor, AutoTokenizer
 name, out = sys.argv[1], sys.argv[2]
@@ -34,9 +35,12 @@ def answer(model):
         return torch.cat([frame.audio for frame in session.push(torch.randn(16_000).mul(0.1))])
 
 sound = answer(model)
-model.save_pretrained(out); processor.save_pretrained(out)
+model.save_pretrained(out)
 again, info = AutoModel.from_pretrained(out, trust_remote_code=True, output_loading_info=True)
-AutoProcessor.from_pretrained(out, trust_remote_code=True)
+assert type(AutoModel.from_pretrained(name, trust_remote_code=True)) is type(pickle.loads(pickle.dumps(model))) is type(model)
+saved = AutoProcessor.from_pretrained(out, trust_remote_code=True)
+assert type(saved).__name__ == "MichiAIProcessor" and saved.sampling_rate == processor.sampling_rate, "saved with the model"
+assert saved.spoken_text == processor.spoken_text and saved.tokenizer.get_vocab() == tokenizer.get_vocab()
 assert not any(info.values()), info
 mine, theirs = model.state_dict(), again.state_dict()
 assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine), "the same bits"
@@ -79,9 +83,9 @@ def in_hub_cache(folder: Path, home: Path, name: str = "somebody/michi-ai") -> s
 
 
 def test_clone_and_hub_cache_give_the_same(folder: Path, tmp_path: Path, model) -> None:
-    clone = load_elsewhere(str(folder), tmp_path / "clone")
     name = in_hub_cache(folder, tmp_path / "hub" / "home")
-    hub = load_elsewhere(name, tmp_path / "hub")
+    with ThreadPoolExecutor(2) as pool:  # interpreters, which take most of their time to import
+        clone, hub = pool.map(load_elsewhere, (str(folder), name), (tmp_path / "clone", tmp_path / "hub"))
     assert torch.allclose(clone["sound"], hub["sound"], atol=1e-5) and torch.equal(clone["ids"], hub["ids"])
     assert clone["parameters"] == sum(p.numel() for p in model.parameters())
 
@@ -104,6 +108,12 @@ def test_other_dtypes_converse(folder: Path, dtype: torch.dtype) -> None:
         assert model.dtype == dtype and model.listen.mel.window.dtype == model.vocoder.head.window.dtype == torch.float32
         assert model.speak("nine").isfinite().all() and len(model.session().push(speech(0.5))) == 6
         assert torch.equal(model.listen.mel.filters, MichiAIModel.from_pretrained(folder).listen.mel.filters)
+
+
+def test_float64_computes_what_float32_does(folder: Path) -> None:
+    exact, model = MichiAIModel.from_pretrained(folder).double(), MichiAIModel.from_pretrained(folder)
+    sounds = [torch.cat([frame.audio for frame in m.session(context="nine").push(speech(0.5))]) for m in (exact, model)]
+    assert torch.allclose(*sounds, atol=1e-4)
 
 
 def test_what_is_saved_converses(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from michiai import listen_michiai
 from michiai.modeling_michiai import StepOutput
 from michiai.session_michiai import GenerationOptions
 from michiai.voice_michiai import Voice
@@ -269,11 +270,14 @@ def test_what_is_read_is_told_first_a_sentence_at_a_time(model, monkeypatch) -> 
     assert max(sizes) + len(session._tokens("repeat after me <turn> <done>")[0]) + max(sizes) <= model.config.text_window
 
 
-def test_transcribe_gives_words_with_times(model) -> None:
+def test_transcribe_gives_words_with_times(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word ended `delay` frames before its first piece became known, but for one that could not have been heard yet."""
+    one, seven = (model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in (" one", " seven"))
+    frames = [0, *one, *[0] * (9 - len(one)), *seven, 0]
+    assert len(seven) == 2 and model.config.listen_config.delay == 3
+    monkeypatch.setattr(listen_michiai, "transcribe_frames", lambda *_: (torch.tensor([frames]), None, None))
     heard = model.transcribe((speech(1.5), 16_000))
-    assert heard.text == " ".join(word for word, _ in heard.words)
-    times = [t for _, t in heard.words]
-    assert times == sorted(times)
+    assert heard.words == [("one", 0.0), ("seven", pytest.approx(0.64))] and heard.text == "one seven"
 
 
 def test_more_flow_steps_and_temperatures_run(model) -> None:
@@ -418,5 +422,7 @@ def test_options_may_be_named_in_a_dict(model) -> None:
     for bad in ({"steps": 2}, 3):
         with pytest.raises(ValueError, match=r"options are .*; expected GenerationOptions, or a dict of some of flow_steps, "):
             model.session(options=bad)
+    with pytest.raises(ValueError, match="expected a whole number of at most 64 bits"):
+        model.session(seed=2**64)
     with pytest.raises(ValueError, match="seed is None; expected a whole number"):
         model.session(seed=None)
