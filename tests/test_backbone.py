@@ -268,6 +268,10 @@ def test_warm_start_adds_the_tokens_of_frames(llm: Path) -> None:
     assert ids["<pad>"] == 0 and len(set(ids.values())) == len(ids)
     assert all(tokenizer.convert_tokens_to_ids(name) == i for name, i in ids.items() if name != "<pad>")
     assert model.backbone.table.shape == (309, 40)
+    the, train = (tokenizer(text)["input_ids"] for text in ("the", " train"))
+    assert tokenizer("the <turn> train <breath>")["input_ids"] == [*the, ids["<turn>"], *train, ids["<breath>"]]
+    added, others = model.backbone.table[300:], model.backbone.table[:300]
+    assert torch.pdist(added).min() > 0.5 * torch.pdist(others).median(), "marks that are one row cannot be told apart"
     with model.session(instructions="Be brief.", context="The train leaves at nine.") as session:
         frames = session.push(torch.randn(16_000) * 0.1)
     assert len(frames) == 12 and all(torch.isfinite(frame.audio).all() for frame in frames)

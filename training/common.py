@@ -64,8 +64,8 @@ def read_config(folder: Path | None, tokenizer: PreTrainedTokenizerBase | None =
         vocabulary, size = tokenizer.get_vocab(), config.text_config.vocab_size
         other = {name: i for name, i in config.special_tokens.items() if name != "<pad>" and vocabulary.get(name) != i}
         if other or len(tokenizer) > size:
-            raise ValueError(f"{folder} is for another tokenizer: {other} are not its ids of these tokens, or it has more than {size} pieces "
-                             f"({len(tokenizer)}); expected config and tokenizer of one folder that scripts/warm_start.py wrote")
+            raise ValueError(f"{folder} is for another tokenizer: {other} are not its ids of these tokens, or it has more than {size} "
+                             f"pieces ({len(tokenizer)}); expected config and tokenizer of one folder that scripts/warm_start.py wrote")
     return config
 
 
