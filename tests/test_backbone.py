@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
 from michiai.backbone_michiai import ASIDE, EMPTY, SOUND, TEXT, Backbone, kind_of, newest_text, newest_words, next_text, text_lane
 from michiai.decode_michiai import Past, at_once, by_parts
@@ -198,41 +198,6 @@ def test_frames_hold_the_newest_word_and_its_age() -> None:
         assert torch.equal(torch.cat([first[1], second[1]], 1), since)
     frame = torch.tensor([[True, True, False, True, True, True, False]])  # what is no frame takes no time
     assert newest_words(user, own, frame=frame)[1].tolist() == [[1, 0, 0, 0, 0, 1, 1]]
-
-
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory, tokenizer) -> Path:
-    """A random text LLM of somebody else: another shape, its own tokenizer without any of our tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    own = Tokenizer(models.BPE())
-    own.pre_tokenizer, own.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    own.train_from_iterator(
-        ["the quick brown fox jumps over the lazy dog and the train leaves at nine"] * 9, trainer
-    )
-    out = tmp_path_factory.mktemp("llm")
-    PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<|endoftext|>").save_pretrained(out)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=300,
-        hidden_size=40,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=5,
-        num_key_value_heads=1,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(out)
-    return out
 
 
 def test_warm_start_computes_what_the_text_llm_computes(llm: Path, tmp_path: Path) -> None:
