@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from michiai.configuration_michiai import SPECIAL_TOKENS, MichiAIConfig, nano_text_config
+from michiai.listen_michiai import PAD_ID
 from michiai.modeling_michiai import DEFAULT_VOICE_FRAMES, MichiAIModel
 from michiai.processing_michiai import MichiAIProcessor
 from michiai.voice_michiai import Voice
@@ -150,8 +151,8 @@ def write_json(path: Path, values: dict) -> None:
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Ids of the tokens that frames need; all must be in the tokenizer."""
-    vocabulary = tokenizer.get_vocab()
+    """Ids of the tokens that frames need; all must be in the tokenizer, but for `<pad>`, which is id 0 of any."""
+    vocabulary = tokenizer.get_vocab() | {"<pad>": PAD_ID}
     missing = [name for name in SPECIAL_TOKENS if name not in vocabulary]
     if missing:
         raise ValueError(
@@ -170,7 +171,8 @@ def main() -> None:
             help=f"weights that hold {', '.join(part + '*' for part in parts)}",
         )
     p.add_argument("--tokenizer", required=True, help="folder of the tokenizer")
-    p.add_argument("--config", type=Path, help="config.json of another size than nano")
+    p.add_argument("--config", type=Path, metavar="FOLDER",
+                   help="folder with config.json, for instance one that scripts/warm_start.py wrote; nano if left out")
     p.add_argument(
         "--default-voice",
         required=True,
@@ -183,7 +185,7 @@ def main() -> None:
     args = p.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     if args.config:
-        config = MichiAIConfig.from_dict(json.loads(args.config.read_text()))
+        config = MichiAIConfig.from_pretrained(args.config)
     else:
         config = MichiAIConfig(text_config=nano_text_config(len(tokenizer)))
     config.special_tokens = special_ids(tokenizer)

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from michiai.configuration_michiai import SPECIAL_TOKENS, MichiAIConfig
 from michiai.modeling_michiai import MichiAIModel
@@ -33,9 +33,12 @@ def add_special_tokens(llm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase)
         )
     vocabulary = tokenizer.get_vocab()
     wanted = [name for name in SPECIAL_TOKENS if name != "<pad>" and name not in vocabulary]
-    tokenizer.add_tokens(wanted, special_tokens=True)
-    if len(tokenizer) > llm.get_input_embeddings().num_embeddings:
+    # the space before a mark is part of it: a frame holds one token
+    tokenizer.add_tokens([AddedToken(name, lstrip=True, special=True, normalized=False) for name in wanted], special_tokens=True)
+    if len(tokenizer) > (known := llm.get_input_embeddings().num_embeddings):
         llm.resize_token_embeddings(len(tokenizer))
+        table = llm.get_input_embeddings().weight.detach()  # whose new rows are all the mean of the others, and frozen in training:
+        table[known:] += table[:known].std(0) * torch.randn_like(table[known:])  # as they are, no two marks could be told apart
     vocabulary = tokenizer.get_vocab()
     return {name: NOTHING if name == "<pad>" else vocabulary[name] for name in SPECIAL_TOKENS}
 
@@ -44,6 +47,7 @@ def warm_start(
     backbone: Path, preset: Path | None = None, seed: int = 0
 ) -> tuple[MichiAIModel, PreTrainedTokenizerBase]:
     """A MichiAIModel around the LLM in the folder `backbone`, with its tokenizer; `preset` is a config.json for all other parts."""
+    torch.manual_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(backbone)
     llm = AutoModelForCausalLM.from_pretrained(backbone, dtype=torch.float32)
     text = llm.config
@@ -62,7 +66,6 @@ def warm_start(
         "special_tokens": special,
         "tie_word_embeddings": text.tie_word_embeddings,
     }
-    torch.manual_seed(seed)
     config = MichiAIConfig.from_dict(values)
     if config.text_window + config.max_prompt > text.max_position_embeddings:
         raise ValueError(

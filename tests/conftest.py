@@ -43,6 +43,41 @@ def folder(model, tokenizer, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def llm(tmp_path_factory, tokenizer) -> Path:
+    """A random text LLM of somebody else: another shape, its own tokenizer without any of our tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    own = Tokenizer(models.BPE())
+    own.pre_tokenizer, own.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    own.train_from_iterator(
+        ["the quick brown fox jumps over the lazy dog and the train leaves at nine"] * 9, trainer
+    )
+    out = tmp_path_factory.mktemp("llm")
+    PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<|endoftext|>").save_pretrained(out)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=40,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=5,
+        num_key_value_heads=1,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(out)
+    return out
+
+
+@pytest.fixture(scope="session")
 def engine(folder) -> Iterator[Any]:
     """The tiny model as the Space holds it, with places for two; tests close what they open."""
     from space.engine import Engine

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
 from michiai.backbone_michiai import ASIDE, EMPTY, SOUND, TEXT, Backbone, kind_of, newest_text, newest_words, next_text, text_lane
 from michiai.decode_michiai import Past, at_once, by_parts
@@ -200,41 +200,6 @@ def test_frames_hold_the_newest_word_and_its_age() -> None:
     assert newest_words(user, own, frame=frame)[1].tolist() == [[1, 0, 0, 0, 0, 1, 1]]
 
 
-@pytest.fixture(scope="module")
-def llm(tmp_path_factory, tokenizer) -> Path:
-    """A random text LLM of somebody else: another shape, its own tokenizer without any of our tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    own = Tokenizer(models.BPE())
-    own.pre_tokenizer, own.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    own.train_from_iterator(
-        ["the quick brown fox jumps over the lazy dog and the train leaves at nine"] * 9, trainer
-    )
-    out = tmp_path_factory.mktemp("llm")
-    PreTrainedTokenizerFast(tokenizer_object=own, eos_token="<|endoftext|>").save_pretrained(out)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=300,
-        hidden_size=40,
-        intermediate_size=64,
-        num_hidden_layers=3,
-        num_attention_heads=5,
-        num_key_value_heads=1,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    LlamaForCausalLM(config).save_pretrained(out)
-    return out
-
-
 def test_warm_start_computes_what_the_text_llm_computes(llm: Path, tmp_path: Path) -> None:
     from assemble import write_folder
     from warm_start import warm_start
@@ -268,6 +233,10 @@ def test_warm_start_adds_the_tokens_of_frames(llm: Path) -> None:
     assert ids["<pad>"] == 0 and len(set(ids.values())) == len(ids)
     assert all(tokenizer.convert_tokens_to_ids(name) == i for name, i in ids.items() if name != "<pad>")
     assert model.backbone.table.shape == (309, 40)
+    the, train = (tokenizer(text)["input_ids"] for text in ("the", " train"))
+    assert tokenizer("the <turn> train <breath>")["input_ids"] == [*the, ids["<turn>"], *train, ids["<breath>"]]
+    added, others = model.backbone.table[300:], model.backbone.table[:300]
+    assert torch.pdist(added).min() > 0.5 * torch.pdist(others).median(), "marks that are one row cannot be told apart"
     with model.session(instructions="Be brief.", context="The train leaves at nine.") as session:
         frames = session.push(torch.randn(16_000) * 0.1)
     assert len(frames) == 12 and all(torch.isfinite(frame.audio).all() for frame in frames)

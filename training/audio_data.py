@@ -9,11 +9,11 @@ B batch, N samples, K mel bins, M mel frames, T frames.
 import json
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from michiai.codec_michiai import mel_scale
 from michiai.data.augment import ROOM_BELOW, ROOM_DECAY
 from michiai.data.streams import place_words
+from michiai.training.shards import WRITTEN_AT, Shard
 
 Words = list[tuple[str, float, float]]  # word, start and end in seconds
 SLOWEST, FASTEST = 0.85, 1.2  # of speech, after the change of rate
@@ -33,7 +34,8 @@ class Entry:
     """One dialogue of a shard."""
 
     shard: int
-    start: int  # first sample within the shard
+    number: int  # within the shard
+    start: int  # first sample within the shard, at the rate that is wanted
     stop: int
     info: dict  # its line of the .jsonl file
 
@@ -43,10 +45,12 @@ class Shards:
 
     Args:
         folders: each holds NNNNN.safetensors and NNNNN.jsonl.
+        sampling_rate: of the samples that are wanted, whatever was written.
         limit: use the first `limit` shards of each only (0: all there are now).
     """
 
-    def __init__(self, *folders: str | Path, limit: int = 0) -> None:
+    def __init__(self, *folders: str | Path, sampling_rate: int = WRITTEN_AT, limit: int = 0) -> None:
+        self.sampling_rate = sampling_rate
         self.files: list[Path] = []
         for folder in folders:
             found = [
@@ -60,30 +64,23 @@ class Shards:
                     "make them with `python -m michiai.data`"
                 )
             self.files += found[:limit] if limit else found
-        self.handles = [safe_open(path, "pt") for path in self.files]  # memory mapped
+        self.shards = [Shard(path, sampling_rate) for path in self.files]
         self.entries: list[Entry] = []
-        for number, (path, handle) in enumerate(zip(self.files, self.handles, strict=True)):
-            offsets = handle.get_tensor("offsets").tolist()
+        for which, (path, shard) in enumerate(zip(self.files, self.shards, strict=True)):
             lines = path.with_suffix(".jsonl").read_text().splitlines()
-            for start, stop, line in zip(offsets[:-1], offsets[1:], lines, strict=True):
-                self.entries.append(Entry(number, start, stop, json.loads(line)))
+            for number, ((start, stop), line) in enumerate(zip(pairwise(shard.offsets), lines, strict=True)):
+                self.entries.append(Entry(which, number, start, stop, json.loads(line)))
 
     def samples(self, entry: Entry, channel: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """int16 [length] of one channel or both in one, from sample `start` of a dialogue on, then zeros."""
         length = entry.stop - entry.start - start if length is None else length
-        first = entry.start + start
-        last = min(first + length, entry.stop)
-        both = self.handles[entry.shard].get_slice("audio")[:, first:last].numpy()
-        audio = (
-            both[channel]
-            if channel != BOTH
-            else (both.astype(np.int32).sum(0)).clip(-32768, 32767).astype(np.int16)
-        )
+        audio = self.shards[entry.shard].read(entry.number, start, start + length, None if channel == BOTH else channel)
+        if channel == BOTH:
+            audio = (audio.astype(np.int32).sum(0)).clip(-32768, 32767).astype(np.int16)
         return np.pad(audio, (0, length - len(audio)))
 
     def hours(self) -> float:
-        """Hours at 16 kHz."""
-        return sum(entry.stop - entry.start for entry in self.entries) / 16_000 / 3600
+        return sum(entry.stop - entry.start for entry in self.entries) / self.sampling_rate / 3600
 
 
 def turn_target(spans: list[tuple[float, float]], n_frames: int, frame_s: float, known: bool) -> np.ndarray:
@@ -218,7 +215,7 @@ class ListenBatches:
         length = self.n_frames * frame_s
         moved = [(word, (begin - start) / rate, (end - start) / rate) for word, begin, end in words]
         moved = [(word, begin, end) for word, begin, end in moved if begin > -0.03 and end < length]
-        tokens = place_words(moved, self.tokenizer, self.n_frames, at="end", offset_frames=self.delay)
+        tokens = place_words(moved, self.tokenizer, self.n_frames, at="end", offset_frames=self.delay, frame_rate=1 / frame_s)
         turns = [turn for turn in info["turns"] if turn["who"] == "user"]
         spans = [((turn["start"] - start) / rate, (turn["end"] - start) / rate) for turn in turns]
         spans = [span for span in spans if span[0] > -0.03 and span[0] < length]

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
+
+from michiai.training.shards import Shard
 
 QUIET = 0.004  # RMS under which a clip counts as silence
 
@@ -27,7 +28,8 @@ class Clips:
     """`clips(step, rng, n)` -> {"audio": int16 [n, n_samples]}: mostly speech, a little silence.
 
     Args:
-        folders: of shards written by `python -m michiai.data` (int16 at `sampling_rate`).
+        folders: of shards written by `python -m michiai.data`.
+        sampling_rate: of the clips, whatever the shards' and the recordings' own.
         speech: a folder with `manifest.jsonl` (path, lang) of recordings, or None.
         share: part of the clips that comes from `speech`. model_channel: part of the others.
     """
@@ -42,10 +44,8 @@ class Clips:
         model_channel: float = 0.9,
     ) -> None:
         self.n_samples, self.sampling_rate, self.model_channel = n_samples, sampling_rate, model_channel
-        self.sources = []
-        for path in sorted(path for folder in folders for path in Path(folder).glob("*.safetensors")):
-            handle = safe_open(path, "pt")
-            self.sources.append((handle.get_slice("audio"), handle.get_tensor("offsets").tolist()))
+        paths = sorted(path for folder in folders for path in Path(folder).glob("*.safetensors"))
+        self.sources = [Shard(path, sampling_rate) for path in paths]
         if not self.sources:
             raise ValueError(
                 f"no shards in {folders}; expected NNNNN.safetensors of `python -m michiai.data`"
@@ -62,11 +62,12 @@ class Clips:
             start = rng.integers(max(1, len(audio) - self.n_samples))
             audio = audio[start : start + self.n_samples]
         else:
-            audio, offsets = self.sources[rng.integers(len(self.sources))]
-            which = rng.integers(len(offsets) - 1)
-            start = rng.integers(offsets[which], max(offsets[which] + 1, offsets[which + 1] - self.n_samples))
+            shard = self.sources[rng.integers(len(self.sources))]
+            which = rng.integers(len(shard.offsets) - 1)
+            length = shard.offsets[which + 1] - shard.offsets[which]
+            start = rng.integers(max(1, length - self.n_samples))
             channel = int(rng.random() < self.model_channel)
-            audio = audio[channel, start : min(start + self.n_samples, offsets[which + 1])].numpy()
+            audio = shard.read(which, start, start + self.n_samples, channel)
         return np.pad(audio, (0, self.n_samples - len(audio)))
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:

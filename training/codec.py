@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.training.clips import Clips, random_gain
-from michiai.training.common import fit, load_part, parser, save_tensors
+from michiai.training.common import fit, load_part, parser, read_config, save_tensors
 from michiai.vocoder.losses import SpectralLoss
 from michiai.vocoder_michiai import Vocoder
 
@@ -73,7 +73,6 @@ def measure_latents(stage: Autoencoder, clips: Clips, n_batches: int = 24) -> No
 
 def main(argv: list[str] | None = None) -> None:
     p = parser(__doc__.split("\n")[0], steps=2500, batch=16, lr=1e-3)
-    p.add_argument("--config", type=Path, help="folder with config.json; nano if left out")
     p.add_argument("--width", type=int, help="of the encoder, if it is only to teach a smaller one (training/encoder.py)")
     p.add_argument("--data", type=Path, nargs="+", required=True, help="folders of shards")
     p.add_argument("--speech", type=Path, help="folder of recordings with manifest.jsonl")
@@ -88,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--share", type=float, default=0.2, help="part of the clips that comes from --speech")
     p.add_argument("--init", type=Path, help="model.safetensors of an earlier run to start from")
     args: argparse.Namespace = p.parse_args(argv)
-    config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
+    config = read_config(args.config)
     config.codec_config.width = args.width or config.codec_config.width
     torch.manual_seed(args.seed)
     stage = Autoencoder(config, args.kl_weight, args.wave_frames, args.wave_from)

@@ -19,8 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedTokenizerBase
 
+from michiai.configuration_michiai import MichiAIConfig, nano_text_config
 from michiai.optimize_michiai import half_is_fast
 from michiai.streaming_michiai import attend
 
@@ -32,6 +33,7 @@ def parser(description: str, *, steps: int, batch: int, lr: float) -> argparse.A
     """The arguments that all stages have."""
     p = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--out", type=Path, required=True, help="folder of this run: checkpoint, log, plot")
+    add_config(p)
     p.add_argument("--steps", type=int, default=steps, help="optimizer steps in all")
     p.add_argument("--batch", type=int, default=batch, help="examples per step, over all processes")
     p.add_argument("--lr", type=float, default=lr, help="peak learning rate; warm-up, then a cosine to a tenth")
@@ -45,6 +47,26 @@ def parser(description: str, *, steps: int, batch: int, lr: float) -> argparse.A
     p.add_argument("--save-every", type=int, default=200, help="steps between checkpoints")
     p.add_argument("--log-every", type=int, default=1, help="steps between log lines")
     return p
+
+
+def add_config(p: argparse.ArgumentParser) -> None:
+    """`--config`, which means the same in every stage."""
+    p.add_argument("--config", type=Path, metavar="FOLDER",
+                   help="folder with config.json, for instance one that scripts/warm_start.py wrote; nano if left out")
+
+
+def read_config(folder: Path | None, tokenizer: PreTrainedTokenizerBase | None = None) -> MichiAIConfig:
+    """The configuration in `folder`, which must fit `tokenizer`; without a folder nano's, with as many pieces as that has."""
+    if folder is None:
+        return MichiAIConfig(text_config=nano_text_config(len(tokenizer))) if tokenizer else MichiAIConfig()
+    config = MichiAIConfig.from_pretrained(folder)
+    if tokenizer:
+        vocabulary, size = tokenizer.get_vocab(), config.text_config.vocab_size
+        other = {name: i for name, i in config.special_tokens.items() if name != "<pad>" and vocabulary.get(name) != i}
+        if other or len(tokenizer) > size:
+            raise ValueError(f"{folder} is for another tokenizer: {other} are not its ids of these tokens, or it has more than {size} "
+                             f"pieces ({len(tokenizer)}); expected config and tokenizer of one folder that scripts/warm_start.py wrote")
+    return config
 
 
 def learning_rate(step: int, args: argparse.Namespace) -> float:

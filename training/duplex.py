@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 from michiai.backbone_michiai import SOUND, Backbone, newest_text
-from michiai.configuration_michiai import MichiAIConfig, nano_text_config
+from michiai.configuration_michiai import MichiAIConfig
 from michiai.speak_michiai import SpeakHead, flow_matching_loss, self_distillation_loss
-from michiai.training.common import fit, load_part, parser, train_attention
+from michiai.training.common import fit, load_part, parser, read_config, train_attention
 from michiai.training.frames import IGNORE, Rows
 from michiai.training.text import own_words, weighted
 
@@ -134,7 +134,7 @@ def main() -> None:
         p.error("--text or --init is needed: weights to start from")
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     torch.manual_seed(args.seed)
-    config = MichiAIConfig(text_config=nano_text_config(len(tokenizer)))
+    config = read_config(args.config, tokenizer)
     stage = DuplexStage(config)
     if args.text:
         load_part(stage.backbone, args.text, "backbone.", new=("gate", "user_mark", "since", "listen_proj", "latent_proj"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.training.clips import Clips, random_gain
-from michiai.training.common import fit, load_part, parser
+from michiai.training.common import fit, load_part, parser, read_config
 
 
 def load_encoder(path: str | Path, config: MichiAIConfig) -> AudioEncoder:
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--seconds", type=float, default=1.6, help="length of a clip")
     p.add_argument("--codec", type=Path, required=True, help="model.safetensors of the codec stage: the teacher")
     args = p.parse_args(argv)
-    config = MichiAIConfig()
+    config = read_config(args.config)
     torch.manual_seed(args.seed)
     stage = EncoderStage(config, load_encoder(args.codec, config))
     n_frames = round(args.seconds * config.frame_rate)

@@ -136,7 +136,8 @@ class Rows:
         """A fresh script on a timeline, as `row` takes it: no sound, no voice."""
         info = virtual_dialogue(misheard(rng, make_script(rng, self.split)), rng)
         n = int(info["seconds"] * self.config.frame_rate) + 1
-        user = place_words(info["user_words"], self.tokenizer, n, at="end", offset_frames=self.config.listen_config.delay)
+        user = place_words(info["user_words"], self.tokenizer, n, at="end", offset_frames=self.config.listen_config.delay,
+                           frame_rate=self.config.frame_rate)
         own = own_stream(info, self.tokenizer, n, self.config)
         return {"info": info, "voice": torch.zeros(0, self.config.latent_dim), "heard": None, "latents": None,
                 "user": torch.tensor(user), "own": torch.tensor(own)}

@@ -174,7 +174,7 @@ def evaluate(
             row["errors"] += errors
             for turn in info["turns"]:
                 if turn["who"] == "user" and turn["timing"] != "backchannel":
-                    last, frame_s = turn["end"], 0.08
+                    last, frame_s = turn["end"], frame_size / shards.sampling_rate
                     after = gate[int((last + 0.24) / frame_s) : int((last + 0.64) / frame_s)]
                     during = gate[int((turn["start"] + 0.3) / frame_s) : int(last / frame_s)]
                     row["turns"] += 1
@@ -209,7 +209,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tokenizer", required=True, help="folder of the tokenizer")
     parser.add_argument("--table", required=True, help="text stage checkpoint that holds the embedding table")
     parser.add_argument("--clip-frames", type=int, default=120, help="frames per clip")
-    parser.add_argument("--config", default="", help="folder of a config.json (default: nano)")
     parser.add_argument("--init", default="", help="weights with listen.* to go on from")
     parser.add_argument(
         "--evaluate", default="", help="listen checkpoint: evaluate it on --data instead of training"
@@ -221,10 +220,10 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer, trust_remote_code=True)
+    config = common.read_config(args.config, tokenizer)
     stage = ListenStage(config, load_table(args.table))
-    shards = Shards(*args.data, limit=args.shards)
+    shards = Shards(*args.data, sampling_rate=config.sampling_rate, limit=args.shards)
     if args.evaluate:
         common.load_part(stage.listen, args.evaluate, "listen.")
         stage.eval()

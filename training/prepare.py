@@ -14,26 +14,25 @@ import argparse
 import json
 import math
 import zlib
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from michiai.configuration_michiai import MichiAIConfig, nano_text_config
+from michiai.configuration_michiai import MichiAIConfig
 from michiai.data.streams import place_words
 from michiai.data.tts import to_rate
 from michiai.listen_michiai import ListenHead, greedy_text
 from michiai.optimize_michiai import half_is_fast
-from michiai.training.audio_data import augment_audio, noise_bank, uniform, warp_mel
-from michiai.training.common import load_part, save_tensors
+from michiai.training.audio_data import MODEL, USER, augment_audio, noise_bank, uniform, warp_mel
+from michiai.training.common import add_config, load_part, read_config, save_tensors
 from michiai.training.encoder import load_encoder
 from michiai.training.listen import load_table
+from michiai.training.shards import Shard
 
 PASSES = 2  # of the listen head over a shard
 SPEEDS = (0.85, 1.18)  # of copies
@@ -52,7 +51,7 @@ def own_stream(info: dict, tokenizer: PreTrainedTokenizerBase, n_frames: int, co
         words.append(("<turn>", min(start, spoken[0][1] if spoken else start) - frame, start))
         words += spoken
         words.append(("<done>", end + lead * frame, end + lead * frame))
-    return place_words(words, tokenizer, n_frames, at="start", offset_frames=lead)
+    return place_words(words, tokenizer, n_frames, at="start", offset_frames=lead, frame_rate=config.frame_rate)
 
 
 def played(clip: np.ndarray, speed: float) -> np.ndarray:
@@ -93,13 +92,13 @@ class Preparer(nn.Module):
 
     def heard(self, infos: list[dict], user: Tensor, lengths: list[int]) -> dict[str, list[Tensor]]:
         """What is heard of `user` [B, N]: by the listen head, or as the script says."""
-        delay = self.config.listen_config.delay
-        rows = [place_words(i["user_words"], self.tokenizer, n, at="end", offset_frames=delay) for i, n in zip(infos, lengths, strict=True)]
+        due = {"at": "end", "offset_frames": self.config.listen_config.delay, "frame_rate": self.config.frame_rate}
+        rows = [place_words(info["user_words"], self.tokenizer, n, **due) for info, n in zip(infos, lengths, strict=True)]
         rows = [torch.tensor(row) for row in rows]
         if self.listen is None:
-            return {"user_text": [row.short() for row in rows]}
+            return {"user_text": [row.int() for row in rows]}
         tokens, embeds = self.listen_through(user, nn.utils.rnn.pad_sequence(rows, batch_first=True).to(user.device))
-        return {"user_text": list(tokens.short().cpu()), "heard": list(embeds.half().cpu())}
+        return {"user_text": list(tokens.int().cpu()), "heard": list(embeds.half().cpu())}
 
     def listen_through(self, user: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """What the listen head makes of `user` [B, N] -> tokens [B, T], embeddings [B, T, D].
@@ -134,11 +133,9 @@ class Preparer(nn.Module):
         """
         infos = [json.loads(line) for line in path.with_suffix(".jsonl").read_text().splitlines()]
         size = self.config.frame_size
-        with safe_open(path, "pt") as f:
-            audio, offsets = f.get_tensor("audio").numpy(), f.get_tensor("offsets").tolist()
-            reference, cuts = f.get_tensor("reference").numpy(), f.get_tensor("reference_offsets").tolist()
-        users, models = ([row[a:b] for a, b in pairwise(offsets)] for row in audio)
-        voices = [reference[a:b] for a, b in pairwise(cuts)]
+        sound = Shard(path, self.config.sampling_rate)
+        users, models = ([sound.read(i, channel=channel) for i in range(len(infos))] for channel in (USER, MODEL))
+        voices = [sound.read(i, name="reference") for i in range(len(infos))]
         if speeds is not None:
             drawn = np.exp(speeds.uniform(*np.log(SPEEDS), len(infos)))
             infos = [timed(info, speed) for info, speed in zip(infos, drawn, strict=True)]
@@ -159,7 +156,7 @@ class Preparer(nn.Module):
         return {
             **{name: joined(rows, lengths) for name, rows in heard.items()},
             "latents": joined(latents, lengths).half(),
-            "own_text": torch.cat(own).short(),
+            "own_text": torch.cat(own).int(),
             "voice": joined(voice, voice_lengths).half(),
             "offsets": torch.tensor([0, *lengths]).cumsum(0),
             "voice_offsets": torch.tensor([0, *voice_lengths]).cumsum(0),
@@ -173,6 +170,7 @@ def main() -> None:
     p.add_argument("--listen", help="weights with listen.*")
     p.add_argument("--table", required=True, help="weights with backbone.*: the frozen embedding table")
     p.add_argument("--tokenizer", required=True)
+    add_config(p)
     p.add_argument("--out", type=Path, required=True, help="folder for the frames")
     p.add_argument("--copies", type=int, default=0, metavar="N",
                    help="every clip N times more, at other speeds: more voices (default: %(default)s)")
@@ -180,7 +178,7 @@ def main() -> None:
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
-    config = MichiAIConfig(text_config=nano_text_config(len(tokenizer)))
+    config = read_config(args.config, tokenizer)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     preparer = Preparer(config, tokenizer, args.codec, args.listen, args.table).to(device)
     args.out.mkdir(parents=True, exist_ok=True)

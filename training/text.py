@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 from michiai.backbone_michiai import Backbone
-from michiai.configuration_michiai import MichiAIConfig, nano_text_config
+from michiai.configuration_michiai import MichiAIConfig
 from michiai.data.grammar import make_script
 from michiai.data.mishear import misheard
 from michiai.data.text import dialogue_text
-from michiai.training.common import fit, load_part, parser, train_attention
+from michiai.training.common import fit, load_part, parser, read_config, train_attention
 
 OTHER_WEIGHT = 0.1  # of the words that are not the model's own: contexts and questions are random draws
 
@@ -84,7 +84,7 @@ def main() -> None:
     args = p.parse_args()
     torch.manual_seed(args.seed)
     batches = TextBatches(args.tokenizer)
-    config = MichiAIConfig(text_config=nano_text_config(len(batches.tokenizer)))
+    config = read_config(args.config, batches.tokenizer)
     stage = TextStage(config)
     if args.init:
         load_part(stage, args.init)

@@ -13,28 +13,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.evaluation.words import word_errors
-from michiai.training.common import load_part
+from michiai.processing_michiai import resample
+from michiai.training.audio_data import MODEL
+from michiai.training.common import add_config, load_part, read_config
 from michiai.training.encoder import load_encoder
+from michiai.training.shards import Shard
 from michiai.vocoder_michiai import Vocoder
 
-Clip = tuple[np.ndarray, list[str]]  # samples at 16 kHz, words
+Clip = tuple[np.ndarray, list[str]]  # samples at the model's rate, words
+JUDGED_AT = 16_000  # samples per second: the recogniser and the voice encoder know no other
 
 
-def turns(folder: Path, voice: str, limit: int) -> list[Clip]:
+def turns(folder: Path, voice: str, limit: int, sampling_rate: int) -> list[Clip]:
     """Audio and words of the first `limit` model turns of 1 to 8 s by voices whose id starts with `voice`."""
     found: list[Clip] = []
     for path in sorted(folder.glob("*.safetensors")):
-        handle = safe_open(path, "pt")
-        offsets = handle.get_tensor("offsets").tolist()
-        audio = handle.get_slice("audio")
-        for start, line in zip(
-            offsets[:-1], path.with_suffix(".jsonl").read_text().splitlines(), strict=True
-        ):
+        shard = Shard(path, sampling_rate)
+        for number, line in enumerate(path.with_suffix(".jsonl").read_text().splitlines()):
             info = json.loads(line)
             if not info["model_voice"].startswith(voice):
                 continue
@@ -44,7 +43,7 @@ def turns(folder: Path, voice: str, limit: int) -> list[Clip]:
                     w for w, begin, end in info["model_words"] if a <= begin and end <= b and w[0] != "<"
                 ]
                 if 1 < b - a < 8 and len(words) > 2 and len(found) < limit:
-                    piece = audio[1, start + max(0, int(a * 16_000)) : start + int(b * 16_000)].numpy()
+                    piece = shard.read(number, max(0, int(a * sampling_rate)), int(b * sampling_rate), MODEL)
                     found.append((piece.astype(np.float32) / 32768, words))
     return found
 
@@ -56,7 +55,7 @@ class Judge:
         from pocketsphinx import Decoder
         from resemblyzer import VoiceEncoder
 
-        self.decoder = Decoder(samprate=16_000, loglevel="FATAL")
+        self.decoder = Decoder(samprate=JUDGED_AT, loglevel="FATAL")
         self.voices = VoiceEncoder("cpu", verbose=False)
 
     def hear(self, audio: np.ndarray) -> list[str]:
@@ -71,20 +70,21 @@ class Judge:
         return float(self.voices.embed_utterance(a) @ self.voices.embed_utterance(b))
 
 
-def evaluate(codec: AudioEncoder, vocoder: Vocoder, clips: list[Clip]) -> dict[str, float]:
+def evaluate(codec: AudioEncoder, vocoder: Vocoder, clips: list[Clip], config: MichiAIConfig) -> dict[str, float]:
     """All figures of one checkpoint, as means over the clips; word errors are per word."""
-    judge, rows = Judge(), []
+    judge, rows, rate = Judge(), [], config.sampling_rate
     n_words = sum(len(words) for _, words in clips)
     for audio, words in clips:
-        x = torch.from_numpy(np.pad(audio, (0, -len(audio) % 1280)))[None]
+        x = torch.from_numpy(np.pad(audio, (0, -len(audio) % config.frame_size)))[None]
         began = time.perf_counter()
         with torch.inference_mode():
             made = vocoder(codec(x))
             seconds = time.perf_counter() - began
             mel = 2 * (codec.mel(made) - codec.mel(x)).abs().mean().item()  # in natural log units
-        made = made[0].numpy()
-        errors = [word_errors(words, judge.hear(a)) for a in (x[0].numpy(), made)]
-        rows.append([mel, *errors, judge.similarity(x[0].numpy(), made), seconds / (len(made) / 16_000)])
+        seconds *= rate / made.shape[1]
+        original, made = (resample(sound[0], rate, JUDGED_AT).numpy() for sound in (x, made))
+        errors = [word_errors(words, judge.hear(a)) for a in (original, made)]
+        rows.append([mel, *errors, judge.similarity(original, made), seconds])
     rows = np.array(rows)
     return {
         "clips": len(clips),
@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--data", type=Path, required=True, help="folder of test shards")
     p.add_argument("--codec", type=Path, required=True, help="model.safetensors with codec, and with vocoder where --vocoder is left out")
     p.add_argument("--vocoder", type=Path, nargs="*", help="other weights of the vocoder, one or several to compare")
-    p.add_argument("--config", type=Path, help="folder with config.json; nano if left out")
+    add_config(p)
     p.add_argument("--clips", type=int, default=40)
     p.add_argument(
         "--voice", default="flite", help="start of the voices' ids: the recogniser knows flite best"
@@ -110,13 +110,13 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--threads", type=int, default=1)
     args = p.parse_args(argv)
     torch.set_num_threads(args.threads)
-    config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
+    config = read_config(args.config)
     codec, vocoder = load_encoder(args.codec, config), Vocoder(config).eval()
-    clips = turns(args.data, args.voice, args.clips)
+    clips = turns(args.data, args.voice, args.clips, config.sampling_rate)
     results = {}
     for path in args.vocoder or [args.codec]:
         load_part(vocoder, path, "vocoder.")
-        results[str(path)] = {k: round(float(v), 4) for k, v in evaluate(codec, vocoder, clips).items()}
+        results[str(path)] = {k: round(float(v), 4) for k, v in evaluate(codec, vocoder, clips, config).items()}
         print(path, *(f"\n  {name:20s} {value}" for name, value in results[str(path)].items()))
     print(json.dumps(results))
 

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.training.clips import Clips, random_gain
-from michiai.training.common import fit, load_part, parser
+from michiai.training.common import fit, load_part, parser, read_config
 from michiai.training.encoder import load_encoder
 from michiai.vocoder.discriminators import Discriminators, discriminator_loss, generator_losses
 from michiai.vocoder.losses import SpectralLoss
@@ -73,7 +73,6 @@ class VocoderStage(nn.Module):
 
 def main(argv: list[str] | None = None) -> None:
     p = parser(__doc__.split("\n")[0], steps=2000, batch=16, lr=8e-4)
-    p.add_argument("--config", type=Path, help="folder with config.json; nano if left out")
     p.add_argument("--data", type=Path, nargs="+", required=True, help="folders of shards")
     p.add_argument("--speech", type=Path, help="folder of recordings with manifest.jsonl")
     p.add_argument("--codec", type=Path, required=True, help="model.safetensors of the codec stage")
@@ -85,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--adversarial-from", type=int, default=-1, help="step; -1: no discriminators")
     p.add_argument("--channels", type=int, default=16, help="of the discriminators")
     args = p.parse_args(argv)
-    config = MichiAIConfig.from_pretrained(args.config) if args.config else MichiAIConfig()
+    config = read_config(args.config)
     torch.manual_seed(args.seed)
     codec = load_encoder(args.codec, config)
     stage = VocoderStage(config, codec, args.wave_frames, args.channels, args.adversarial_from)
