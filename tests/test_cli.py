@@ -136,8 +136,11 @@ def test_a_gpu_that_is_not_there_is_one_line(count, found, tmp_path, monkeypatch
 def test_figures_are_shown_before_they_are_written(folder, tmp_path, monkeypatch, capsys):
     from michiai.evaluation import suite
 
-    monkeypatch.setattr(suite, "evaluate", lambda *_, **__: ({}, {}))
-    (tmp_path / "figures.json").mkdir()  # so that writing fails
+    def evaluate(*_, **__):
+        (tmp_path / "figures.json").mkdir()  # so that writing fails
+        return {}, {}
+
+    monkeypatch.setattr(suite, "evaluate", evaluate)
     assert main(["evaluate", "--model", str(folder), "--json", str(tmp_path / "figures.json")]) == 2
     assert "weights_sha256" in json.loads(capsys.readouterr().out.splitlines()[-1])
 

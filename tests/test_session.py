@@ -274,7 +274,7 @@ def test_transcribe_gives_words_with_times(model, monkeypatch: pytest.MonkeyPatc
     """A word ended `delay` frames before its first piece became known, but for one that could not have been heard yet."""
     one, seven = (model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in (" one", " seven"))
     frames = [0, *one, *[0] * (9 - len(one)), *seven, 0]
-    assert len(seven) == 2 and model.config.listen_config.delay == 3
+    assert len(one) + len(seven) > 2, "one of them is of several pieces"
     monkeypatch.setattr(listen_michiai, "transcribe_frames", lambda *_: (torch.tensor([frames]), None, None))
     heard = model.transcribe((speech(1.5), 16_000))
     assert heard.words == [("one", 0.0), ("seven", pytest.approx(0.64))] and heard.text == "one seven"
