@@ -70,6 +70,7 @@ def main() -> None:
         settings = Settings.from_environment()
     except ValueError as error:
         sys.exit(f"app.py: {error}")
+    print("MichiAI: getting ready, which takes up to half a minute, so that no visitor waits later", flush=True)
     try:
         app = make_app(settings)
     except (ValueError, OSError) as error:

@@ -6,8 +6,6 @@ import numpy as np
 
 from .grammar import Script
 
-MODEL_MARKS = ("<breath>", "<laugh>", "<cough>", "<hm>")
-
 
 def without_pauses(text: str) -> str:
     return " ".join(word for word in text.split() if word != "<pause>")

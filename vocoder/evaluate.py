@@ -16,7 +16,7 @@ import torch
 
 from michiai.codec_michiai import AudioEncoder
 from michiai.configuration_michiai import MichiAIConfig
-from michiai.evaluation.words import word_errors
+from michiai.evaluation.referees import RATE, embed_speaker, recognise, word_errors
 from michiai.processing_michiai import resample
 from michiai.training.audio_data import MODEL
 from michiai.training.common import add_config, load_part, read_config
@@ -25,7 +25,6 @@ from michiai.training.shards import Shard
 from michiai.vocoder_michiai import Vocoder
 
 Clip = tuple[np.ndarray, list[str]]  # samples at the model's rate, words
-JUDGED_AT = 16_000  # samples per second: the recogniser and the voice encoder know no other
 
 
 def turns(folder: Path, voice: str, limit: int, sampling_rate: int) -> list[Clip]:
@@ -48,31 +47,9 @@ def turns(folder: Path, voice: str, limit: int, sampling_rate: int) -> list[Clip
     return found
 
 
-class Judge:
-    """Sums over clips of one version of the audio."""
-
-    def __init__(self) -> None:
-        from pocketsphinx import Decoder
-        from resemblyzer import VoiceEncoder
-
-        self.decoder = Decoder(samprate=JUDGED_AT, loglevel="FATAL")
-        self.voices = VoiceEncoder("cpu", verbose=False)
-
-    def hear(self, audio: np.ndarray) -> list[str]:
-        self.decoder.start_utt()
-        padded = np.pad((audio.clip(-1, 1) * 32767).astype(np.int16), 3200)
-        self.decoder.process_raw(padded.tobytes(), full_utt=True)
-        self.decoder.end_utt()
-        hypothesis = self.decoder.hyp()
-        return hypothesis.hypstr.split() if hypothesis else []
-
-    def similarity(self, a: np.ndarray, b: np.ndarray) -> float:
-        return float(self.voices.embed_utterance(a) @ self.voices.embed_utterance(b))
-
-
 def evaluate(codec: AudioEncoder, vocoder: Vocoder, clips: list[Clip], config: MichiAIConfig) -> dict[str, float]:
     """All figures of one checkpoint, as means over the clips; word errors are per word."""
-    judge, rows, rate = Judge(), [], config.sampling_rate
+    rows, rate = [], config.sampling_rate
     n_words = sum(len(words) for _, words in clips)
     for audio, words in clips:
         x = torch.from_numpy(np.pad(audio, (0, -len(audio) % config.frame_size)))[None]
@@ -82,9 +59,9 @@ def evaluate(codec: AudioEncoder, vocoder: Vocoder, clips: list[Clip], config: M
             seconds = time.perf_counter() - began
             mel = 2 * (codec.mel(made) - codec.mel(x)).abs().mean().item()  # in natural log units
         seconds *= rate / made.shape[1]
-        original, made = (resample(sound[0], rate, JUDGED_AT).numpy() for sound in (x, made))
-        errors = [word_errors(words, judge.hear(a)) for a in (original, made)]
-        rows.append([mel, *errors, judge.similarity(original, made), seconds])
+        original, made = (resample(sound[0], rate, RATE).numpy() for sound in (x, made))
+        errors = [word_errors(words, recognise(a)) for a in (original, made)]
+        rows.append([mel, *errors, float(embed_speaker(original) @ embed_speaker(made)), seconds])
     rows = np.array(rows)
     return {
         "clips": len(clips),
