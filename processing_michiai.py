@@ -258,12 +258,7 @@ class MichiAIProcessor(ProcessorMixin):
 
     def clip(self, audio: Audio, sampling_rate: int | None = None) -> Tensor:
         """One clip -> float32 [N] at the model's rate."""
-        if isinstance(audio, (np.ndarray, Tensor)):
-            if sampling_rate is None:
-                raise ValueError(
-                    f"audio is an array of shape {tuple(audio.shape)} without a rate; "
-                    "expected sampling_rate=..., for instance 48000"
-                )
+        if isinstance(audio, (np.ndarray, Tensor)) and sampling_rate is not None:
             audio = (audio, sampling_rate)
         samples, rate = load_audio(audio)
         return resample(samples, rate, self.sampling_rate)

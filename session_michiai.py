@@ -25,6 +25,17 @@ LONGEST_WORD = 32  # pieces, of a text to be said: each may take 1.6 s
 ASK_TO_READ = "repeat after me"  # as users of the training dialogues do
 
 
+def as_said(config: Any, text: str) -> str:
+    """A text in the form that the model's LLM knows."""
+    return spoken(text) if config.spoken_text else text
+
+
+def as_told(config: Any, instructions: str, context: str) -> dict[str, str]:
+    """What stands before a conversation, by the marks that stand before it."""
+    told = {"<instructions>": instructions, "<context>": context}
+    return {mark: as_said(config, text) for mark, text in told.items() if text}
+
+
 class DuplexSession:
     """One full-duplex conversation with a model.
 
@@ -48,8 +59,8 @@ class DuplexSession:
         self.batch: Any = None  # the `Batch` it is in
         self.state: StreamState | None = StreamState()  # its memory; None while that lies in a row of the batch
         self.special = self.config.special_tokens
-        told = {name: self.normal(text) for name, text in (("instructions", instructions), ("context", context)) if text}
-        self._prompt = self._tokens(" ".join([*(f"<{name}> {text}" for name, text in told.items()), "<user>"]))
+        told = as_told(self.config, instructions, context)
+        self._prompt = self._tokens(" ".join([*(f"{mark} {text}" for mark, text in told.items()), "<user>"]))
         self._expected = " ".join(told.values())
         size = self._prompt.shape[1] + len(self.voice.latents)
         if size > self.config.max_prompt:
@@ -125,9 +136,6 @@ class DuplexSession:
 
     # ---------------------------------------------------------------- text
 
-    def normal(self, text: str) -> str:
-        return spoken(text) if self.config.spoken_text else text
-
     def _tokens(self, text: str) -> Tensor:
         ids = self.model.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
         return torch.tensor([ids], dtype=torch.long)
@@ -145,7 +153,7 @@ class DuplexSession:
         to be heard from now on.
         """
         self._check_open()
-        text = self.normal(text)
+        text = as_said(self.config, text)
         tokens = self._tokens(f"<context> {text} <user>")
         if tokens.shape[1] > self.config.text_window // 2:
             raise ValueError(f"the injected text takes {tokens.shape[1]} positions; expected at most {self.config.text_window // 2}, "
@@ -245,7 +253,7 @@ class DuplexSession:
         The text lane holds them before they are said, as if a user had asked for them: as in a conversation, where the LLM knows
         what comes next.
         """
-        parts = list(self._parts(self.normal(text)))
+        parts = list(self._parts(as_said(self.config, text)))
         if not parts:
             raise ValueError(f"text is {text!r}, which has nothing to say; expected at least one word")
         for word in " ".join(parts).split():

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from michiai.data.tts import synthesise
-from michiai.spoken_michiai import spoken
+from michiai.session_michiai import as_told
 
 from .items import Item, in_default_voice, make_item
 from .referees import embed_speaker, is_speech, recognise, whisper, whisper_errors, word_errors, words_of
@@ -21,8 +21,8 @@ PREMATURE = 0.08  # a turn that begins earlier than this before the user's end i
 
 def answer_by_text(model: Any, item: Item) -> str:
     """The text LLM's greedy answer to the same words; earlier answers are its own."""
-    told = (("instructions", item.script.instructions), ("context", item.script.context))
-    prompt = [f"<{name}> {spoken(text)}" for name, text in told if text]  # as a session brings it to the LLM
+    told = as_told(model.config, item.script.instructions, item.script.context)
+    prompt = [f"{mark} {text}" for mark, text in told.items()]
     answer = ""
     for turn in item.script.turns[: item.question.turn + 1]:
         if turn.who == "model":

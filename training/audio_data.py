@@ -35,8 +35,7 @@ class Entry:
 
     shard: int
     number: int  # within the shard
-    start: int  # first sample within the shard, at the rate that is wanted
-    stop: int
+    length: int  # samples, at the rate that is wanted
     info: dict  # its line of the .jsonl file
 
 
@@ -69,18 +68,18 @@ class Shards:
         for which, (path, shard) in enumerate(zip(self.files, self.shards, strict=True)):
             lines = path.with_suffix(".jsonl").read_text().splitlines()
             for number, ((start, stop), line) in enumerate(zip(pairwise(shard.offsets), lines, strict=True)):
-                self.entries.append(Entry(which, number, start, stop, json.loads(line)))
+                self.entries.append(Entry(which, number, stop - start, json.loads(line)))
 
     def samples(self, entry: Entry, channel: int, start: int = 0, length: int | None = None) -> np.ndarray:
         """int16 [length] of one channel or both in one, from sample `start` of a dialogue on, then zeros."""
-        length = entry.stop - entry.start - start if length is None else length
+        length = entry.length - start if length is None else length
         audio = self.shards[entry.shard].read(entry.number, start, start + length, None if channel == BOTH else channel)
         if channel == BOTH:
             audio = (audio.astype(np.int32).sum(0)).clip(-32768, 32767).astype(np.int16)
         return np.pad(audio, (0, length - len(audio)))
 
     def hours(self) -> float:
-        return sum(entry.stop - entry.start for entry in self.entries) / self.sampling_rate / 3600
+        return sum(entry.length for entry in self.entries) / self.sampling_rate / 3600
 
 
 def turn_target(spans: list[tuple[float, float]], n_frames: int, frame_s: float, known: bool) -> np.ndarray:
@@ -165,7 +164,7 @@ class ListenBatches:
         if words and rng.random() < self.shuffled:
             return self.shuffle(rng, entry, channel, words, rate)
         length = int(self.n_frames * self.frame_size * rate)
-        spare = entry.stop - entry.start - length
+        spare = entry.length - length
         if spare <= 0 or rng.random() < 0.15:
             start = 0
         else:  # the fullest of four: silence teaches little

@@ -138,10 +138,10 @@ def plain_words(text: str) -> list[str]:
 
 def listen_to(listen: ListenHead, table: Tensor, shards: Shards, frame_size: int, limit: int, size: int = 16):
     """Yield (dialogue info, tokens [T], turn logits [T]) of the users, batched by length."""
-    entries = sorted(shards.entries[: limit or None], key=lambda entry: entry.stop - entry.start)
+    entries = sorted(shards.entries[: limit or None], key=lambda entry: entry.length)
     for first in range(0, len(entries), size):
         group = entries[first : first + size]
-        longest = max(entry.stop - entry.start for entry in group)
+        longest = max(entry.length for entry in group)
         n_samples = -(-(longest + frame_size) // frame_size) * frame_size
         audio = np.stack([shards.samples(entry, USER, 0, n_samples) for entry in group])
         tokens, _, turns = transcribe_frames(listen, table, torch.from_numpy(audio).float() / 32768)
