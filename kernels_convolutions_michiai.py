@@ -1,4 +1,4 @@
-"""C++ of bfloat16 matrix products and convolutions, which `kernels_michiai.py` compiles after the int8 products."""
+"""C++ of bfloat16 matrix products and convolutions, which `kernels_build_michiai.py` compiles after the int8 products."""
 
 CONVOLUTIONS = r"""
 // bfloat16 factors, float32 sums

@@ -1,4 +1,4 @@
-"""C++ of the listen head's convolutions, which `kernels_michiai.py` compiles after the int8 products."""
+"""C++ of the listen head's convolutions, which `kernels_build_michiai.py` compiles after the int8 products."""
 
 LISTEN = r"""
 namespace {

@@ -1,12 +1,9 @@
-"""Kernels in C++, compiled where they run: a few positions through all layers of a transformer in one call, and a frame through
+"""Kernels in C++ (`kernels_build_michiai.py`): a few positions through all layers of a transformer in one call, and a frame through
 the vocoder in another.
 
 A frame is one to three positions. PyTorch's own operations bring each of them through a layer in some fifty small
 steps, of which the reading of the weights, the only work that cannot be spared, is a third. Here a layer is five
 loops over the rows of its matrices, shared by the threads, with what lies between them done by each thread for itself.
-
-The source is compiled by `$CXX`, g++, clang++ or c++ for the machine's own instructions, once, in some seconds, and kept in the
-user's cache. Where there is no compiler, `has_kernels()` is False and the same layers run in PyTorch (`packed_michiai.py`).
 
 Activations are quantised on the fly, each position by itself (per-token dynamic quantisation, as in ZeroQuant,
 arXiv 2206.01861). Attention goes through the slots that are seen in blocks, with a running maximum, each thread through a part of
@@ -18,107 +15,20 @@ slots, K slots of the memory, S layers.
 
 import copy
 import ctypes
-import functools
-import hashlib
-import logging
 import math
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 import uuid
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .kernels_convolutions_michiai import CONVOLUTIONS
-from .kernels_layers_michiai import LAYERS
-from .kernels_listen_michiai import LISTEN
-from .kernels_products_michiai import PRODUCTS
-from .kernels_vocoder_michiai import VOCODER
+from .kernels_build_michiai import library
 
-logger = logging.getLogger(__name__)
-SOURCE = PRODUCTS + LAYERS + LISTEN + CONVOLUTIONS + VOCODER
-FUNCTIONS = ("multiply_int8", "follow_layers", "follow_steered", "halve_rates", "generate")  # of the source
 MOST = 8  # positions per row of a batch that go through all layers in one call; more, as prompts have, go layer by layer
 STEERED, HALVING = 12, 20  # numbers in the plan of a steered MLP, and of a halving with the convolution after it
 TILE = 32  # columns of a bfloat16 matrix that are multiplied at once
-FLAGS = (
-    "-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-fno-finite-math-only",  # minus infinity is used
-    "-std=c++17", "-fPIC", "-shared", "-fopenmp",
-)  # fmt: skip
-
-
-def _cache() -> Path:
-    """Where compiled kernels are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "michiai"
-
-
-@functools.cache
-def _short_lived() -> tempfile.TemporaryDirectory:
-    """A folder of this process, for where no cache can be written."""
-    return tempfile.TemporaryDirectory(prefix="michiai-kernels-")
-
-
-def _processor() -> str:
-    """What `-march=native` means here."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-
-
-def _compile(compiler: str) -> Path:
-    """The compiled source; made if it is not in the cache.
-
-    Raises:
-        subprocess.CalledProcessError: the compiler refused the source.
-    """
-    key = hashlib.sha256("\0".join([SOURCE, *FLAGS, compiler, platform.machine(), _processor()]).encode()).hexdigest()[:16]
-    kept = _cache() / f"kernels-{key}.so"
-    if kept.exists():
-        return kept
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=kept.parent).close()
-    except OSError as error:
-        logger.warning("compiled kernels cannot be kept (%s), so that each process compiles them anew; set XDG_CACHE_HOME to a folder that "
-                       "may be written to", error)
-        kept = Path(_short_lived().name) / kept.name
-    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:  # moved when whole: other processes may do the same at this moment
-        source, made = Path(folder) / "kernels.cpp", Path(folder) / "kernels.so"
-        source.write_text(SOURCE)
-        subprocess.run([compiler, *FLAGS, str(source), "-o", str(made)], check=True, capture_output=True, text=True)
-        made.replace(kept)
-    return kept
-
-
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    """The compiled kernels, or None where they cannot be had."""
-    problem = "no C++ compiler was found; install g++"
-    for compiler in filter(shutil.which, [os.environ.get("CXX", ""), "g++", "clang++", "c++"]):
-        try:
-            library = ctypes.CDLL(str(_compile(compiler)))
-        except (OSError, subprocess.CalledProcessError) as error:
-            problem = f"{compiler} could not compile our kernels: {getattr(error, 'stderr', None) or error}"
-            continue
-        for name in FUNCTIONS:
-            getattr(library, name).restype = None
-        return library
-    logger.warning("int8 layers run in PyTorch's own operations, which takes two to three times as long: %s", problem)
-    return None
-
-
-def has_kernels() -> bool:
-    """Whether this machine has the kernels; the first call may compile them."""
-    return _library() is not None
 
 
 class _Shape(ctypes.Structure):
@@ -149,7 +59,7 @@ def _multiply_int8(x: Tensor, weight: Tensor, scale: Tensor, sums: Tensor, bias:
     if due is not None and not due.any():
         return y.zero_()
     sizes = map(ctypes.c_int64, (x.numel() // n, len(weight), n, torch.get_num_threads()))
-    _library().multiply_int8(*map(_pointer, (x, weight, scale, sums, bias, y)), *sizes)
+    library().multiply_int8(*map(_pointer, (x, weight, scale, sums, bias, y)), *sizes)
     return y
 
 
@@ -163,7 +73,7 @@ def _follow_layers(
     shape = _Shape(S, B, T, D, H, heads // H, size, hidden, prompt.shape[4], K, eps, size**-0.5)
     memories = [ctypes.byref(_Memory.of(part)) for part in (prompt, memory)]
     given = [part.contiguous() for part in (slot, seen, cos, sin)]
-    _library().follow_layers(
+    library().follow_layers(
         _pointer(plan), ctypes.byref(shape), _pointer(y), *memories, ctypes.c_int64(write_prompt), *map(_pointer, given),
         ctypes.c_int64(torch.get_num_threads()),
     )
@@ -173,7 +83,7 @@ def _follow_layers(
 def _follow_steered(x: Tensor, condition: Tensor, plan: Tensor, eps: float) -> Tensor:
     y, condition, width = x.clone(memory_format=torch.contiguous_format), condition.contiguous(), x.shape[-1]
     sizes = ctypes.c_int64(x.numel() // width), ctypes.c_int64(width), ctypes.c_float(eps), ctypes.c_int64(torch.get_num_threads())
-    _library().follow_steered(_pointer(plan), ctypes.c_int64(len(plan) // STEERED), _pointer(y), _pointer(condition), *sizes)
+    library().follow_steered(_pointer(plan), ctypes.c_int64(len(plan) // STEERED), _pointer(y), _pointer(condition), *sizes)
     return y
 
 
@@ -183,7 +93,7 @@ def _halve_rates(x: Tensor, plan: Tensor, memory: Tensor, width: int, eps: float
     x, y, memory = x.contiguous(), x.new_empty(B, T >> halvings, width), memory.clone(memory_format=torch.contiguous_format)
     sizes = (ctypes.c_int64(size) for size in (memory.shape[1], B, T))
     given = _pointer(plan), ctypes.c_int64(halvings), *map(_pointer, (x, y, memory))
-    _library().halve_rates(*given, *sizes, ctypes.c_float(eps), ctypes.c_int64(torch.get_num_threads()))
+    library().halve_rates(*given, *sizes, ctypes.c_float(eps), ctypes.c_int64(torch.get_num_threads()))
     return y, memory
 
 
@@ -192,7 +102,7 @@ def _generate(x: Tensor, plan: Tensor, memory: Tensor, inner: int, steps: int, w
     x, y = x.contiguous(), x.new_empty(B, T * steps, width)
     sizes = (ctypes.c_int64(size) for size in (B, T, torch.get_num_threads()))
     given = _pointer(plan), ctypes.c_int64(inner), _pointer(memory), ctypes.c_int64(memory.shape[1])
-    _library().generate(*given, _pointer(x), _pointer(y), *sizes)
+    library().generate(*given, _pointer(x), _pointer(y), *sizes)
     return y
 
 

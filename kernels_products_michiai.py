@@ -1,5 +1,5 @@
-"""C++ of int8 matrix products, and what all kernels share, which `kernels_michiai.py` compiles; a string, since the Hub brings remote code
-as Python."""
+"""C++ of int8 matrix products, and what all kernels share, which `kernels_build_michiai.py` compiles; a string, since the Hub brings
+remote code as Python."""
 
 PRODUCTS = r"""
 #include <algorithm>

@@ -1,4 +1,4 @@
-"""C++ of the vocoder, which `kernels_michiai.py` compiles after the convolutions."""
+"""C++ of the vocoder, which `kernels_build_michiai.py` compiles after the convolutions."""
 
 VOCODER = r"""
 namespace {

@@ -10,7 +10,7 @@ B batch, T frames, N samples, D backbone width, L latent width, V vocabulary.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from string import punctuation
@@ -18,34 +18,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoTokenizer, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 
-from .backbone_michiai import (
-    EMPTY,
-    ENTERING,
-    SOUND,
-    TEXT,
-    Backbone,
-    each_way,
-    kind_of,
-    newest_text,
-    next_text,
-    repeated,
-    speaks,
-    text_lane,
-    words_due,
-)
-from .batch_michiai import Batch
+from .backbone_michiai import Backbone, each_way, repeated
 from .codec_michiai import AudioEncoder
 from .configuration_michiai import SOUNDS, MichiAIConfig
+from .conversation_michiai import ConversationMixin
+from .lanes_michiai import EMPTY, ENTERING, SOUND, TEXT, kind_of, newest_text, next_text, speaks, text_lane, words_due
 from .listen_michiai import ListenHead, expect, expected_gain, foresee, foreseen_gain, greedy_text, remember_newest
-from .optimize_michiai import arrange_convolutions, begin_anew, optimize, prepare, use_int8
-from .processing_michiai import Audio, MichiAIProcessor
-from .session_michiai import DuplexSession, GenerationOptions, Reply, Transcript, transcribe
+from .optimize_michiai import arrange_convolutions, begin_anew, prepare, use_int8
+from .processing_michiai import MichiAIProcessor
 from .speak_michiai import SpeakHead
 from .streaming_michiai import StreamState, name_modules
 from .vocoder_michiai import Vocoder
-from .voice_michiai import Voice
 
 DEFAULT_VOICE_FRAMES = 40
 
@@ -72,7 +57,7 @@ def directly(stage: Callable, state: StreamState, *arguments: Any) -> tuple[Tens
     return stage(state, *arguments)
 
 
-class MichiAIModel(PreTrainedModel, GenerationMixin):
+class MichiAIModel(ConversationMixin, PreTrainedModel, GenerationMixin):
     """Full-duplex speech language model.
 
     Args:
@@ -262,14 +247,6 @@ class MichiAIModel(PreTrainedModel, GenerationMixin):
             audio = torch.zeros(batch, self.config.frame_size, device=like.device)
             self.runner.ready(audio, state, like.new_zeros(batch, self.config.latent_dim), flow_steps)
 
-    def warm_up(self) -> None:
-        """Hold a short conversation after prompts of all lengths, guided and not: the first frames of each in a process are slow."""
-        for guidance in {0.0, self.config.speak_config.guidance}:
-            for length in range(1, self.config.max_prompt, 128):
-                voice, options = Voice(torch.zeros(length, self.config.latent_dim)), GenerationOptions(voice_guidance=guidance)
-                with self.session(voice=voice, options=options) as session:
-                    session.push(torch.zeros(self.config.sampling_rate // 2))
-
     def frame(
         self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING, due: Tensor | None = None,
         run: Callable = directly,
@@ -342,96 +319,6 @@ class MichiAIModel(PreTrainedModel, GenerationMixin):
             latent, without = latent[::2], latent[1::2]
             latent = latent + state["speak.guidance"] * (latent - without)
         return self.vocoder(latent, state), latent
-
-    # ---------------------------------------------------------------- what people call
-
-    @property
-    def tokenizer(self) -> Any:
-        """The text LLM's tokenizer, loaded from where the model came from; may be set."""
-        if self._tokenizer is None:
-            name, how = self._tokenizer_from or (self.config._name_or_path, {})
-            self._tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=True, **how)
-        return self._tokenizer
-
-    @tokenizer.setter
-    def tokenizer(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-
-    def optimize(self, mode: str | None = None) -> "MichiAIModel":
-        """This model in a faster form, for inference only: "cpu-int8", "cuda" or, without either, the one that belongs to where it lies
-        (see `optimize_michiai.py`). Saved as usual.
-        """
-        return optimize(self, mode)
-
-    def generate(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The text LLM's own `generate`, unchanged."""
-        return self.backbone.language_model.generate(*args, **kwargs)
-
-    def voice(self, reference: Audio) -> Voice:
-        """A reusable Voice from 1 to 30 s of reference audio, a path or (array, rate), or from a file written by `Voice.save`."""
-        return Voice.of(self, reference)
-
-    def session(
-        self,
-        *,
-        voice: Voice | Audio | None = None,
-        instructions: str = "",
-        context: str = "",
-        options: GenerationOptions | dict | None = None,
-        seed: int = 0,
-    ) -> DuplexSession:
-        """A conversation. It owns all memory; any number of them share the model."""
-        return DuplexSession(
-            self, voice=voice, instructions=instructions, context=context, options=options, seed=seed
-        )
-
-    def batch(self, limit: int) -> Batch:
-        """Room for so many sessions that go through the model together (see `batch_michiai.py`)."""
-        return Batch(self, limit)
-
-    def converse(
-        self,
-        audio: Audio,
-        *,
-        voice: Voice | Audio | None = None,
-        instructions: str = "",
-        context: str = "",
-        options: GenerationOptions | dict | None = None,
-        seed: int = 0,
-        progress: bool = False,
-    ) -> Reply:
-        """Hold a conversation with a recording; goes on after its end until the answer is finished."""
-        with self.session(
-            voice=voice, instructions=instructions, context=context, options=options, seed=seed
-        ) as s:
-            return s.converse(audio, progress=progress)
-
-    def transcribe(self, audio: Audio) -> Transcript:
-        """What the listen head hears: text with word times."""
-        return transcribe(self, audio)
-
-    def speak(
-        self,
-        text: str,
-        *,
-        voice: Voice | Audio | None = None,
-        options: GenerationOptions | dict | None = None,
-        seed: int = 0,
-    ) -> Tensor:
-        """Text -> waveform [N], float32 at `config.sampling_rate`."""
-        return torch.cat(list(self.speak_stream(text, voice=voice, options=options, seed=seed)))
-
-    def speak_stream(
-        self,
-        text: str,
-        *,
-        voice: Voice | Audio | None = None,
-        options: GenerationOptions | dict | None = None,
-        seed: int = 0,
-    ) -> Iterator[Tensor]:
-        """The frames of `speak` as they come."""
-        with self.session(voice=voice, options=options, seed=seed) as session:
-            yield from session.read(text)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

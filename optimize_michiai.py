@@ -8,7 +8,7 @@ in one call, or by PyTorch's FBGEMM where there is no C++ compiler. The vocoder 
 weights and what its layers hand on are bfloat16, and so is the arithmetic where there are instructions for that. The
 audio encoder and the memories of the LLM and the listen head are bfloat16, too.
 
-"cuda": bfloat16, and the whole step as one CUDA graph (`runner_michiai.py`).
+"cuda": bfloat16, and the whole step as one CUDA graph (`graph_michiai.py`).
 """
 
 import logging
@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .kernels_michiai import Generator, Int8Halvings, Int8Layers, Int8Steered, Planned, has_kernels
+from .graph_michiai import use_graph
+from .kernels_build_michiai import has_kernels
+from .kernels_michiai import Generator, Int8Halvings, Int8Layers, Int8Steered, Planned
 from .listen_michiai import row_statistics
 from .packed_michiai import (
     ENGINE,
@@ -31,7 +33,7 @@ from .packed_michiai import (
     TableHead,
     quantise_rows,
 )
-from .runner_michiai import TraceRunner, give_back, let_go_of_file, use_graph
+from .runner_michiai import TraceRunner, give_back, let_go_of_file
 from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, FeedForward
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .kernels_michiai import has_kernels, multiply_int8
+from .kernels_build_michiai import has_kernels
+from .kernels_michiai import multiply_int8
 from .streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, join_past, overlap_add
 
 ENGINE = "fbgemm"

@@ -5,11 +5,7 @@ On a CPU each stage of the frame is a TorchScript trace (the kernels' packed wei
 needed, and it is made in a second or two), which takes the memories and gives them back. A trace costs some 10 KB
 of memory per operation, so many layers that are alike are one record in a loop, and stages that do not differ are shared.
 
-On a GPU it is a CUDA graph, which works on fixed addresses. So its runner owns one set of memories per batch
-and prompt size, and lends it to one StreamState at a time: while the same state steps, nothing is copied;
-when another one comes, the former gets its own copy back.
-
-On a CPU the same lines run without a graph, so that all but the capture itself can be tested there.
+On a GPU it is a CUDA graph (`graph_michiai.py`).
 """
 
 import contextlib
@@ -18,7 +14,6 @@ import ctypes
 import mmap
 import threading
 import warnings
-import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +23,7 @@ from torch import Tensor, nn
 from torch.jit import _trace as trace
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from .backbone_michiai import ENTERING
+from .lanes_michiai import ENTERING
 from .streaming_michiai import StreamState, one_by_one, through
 
 # runs before a record counts: libraries choose their kernels, and TorchScript its plan, in the first ones
@@ -307,111 +302,3 @@ def let_go_of_file(tensor: Tensor) -> None:
 def _zeros(like: Tensor) -> Tensor:
     """The empty past in the layout of a memory on the meta device."""
     return torch.empty_strided(like.shape, like.stride(), dtype=like.dtype).zero_()
-
-
-def _inputs(audio: Tensor, noise: Tensor, due: Tensor | None) -> dict[str, Tensor]:
-    """What a graph reads anew for each frame."""
-    return {"audio": audio, "noise": noise} | ({} if due is None else {"due": due})
-
-
-class _Lent:
-    """Fixed inputs, memories and outputs for one shape of conversation."""
-
-    def __init__(self, model: Any, inputs: dict[str, Tensor], state: StreamState, flow_steps: int) -> None:
-        self.model, self.flow_steps = model, flow_steps
-        self.inputs = {name: value.clone() for name, value in inputs.items()}
-        self.memory, self.borrower, self.graph, self.out = StreamState(), None, None, None
-        scratch = state.fork()
-        for _ in range(
-            WARM_UP if inputs["audio"].is_cuda else 1
-        ):  # also makes the memories that a new state lacks
-            self._run(scratch)
-        self.memory = StreamState(
-            {path: state.get(path, torch.zeros_like(value)).clone() for path, value in scratch.items()}
-        )
-        if inputs["audio"].is_cuda:
-            self._capture()
-
-    def _run(self, state: StreamState) -> Any:
-        return self.model.frame(self.inputs["audio"], state, self.inputs["noise"], self.flow_steps, due=self.inputs.get("due"))
-
-    def _frame(self) -> None:
-        """One frame whose new memories are written where the old ones stand."""
-        state = StreamState(self.memory)
-        self.out = self._run(state)
-        for path, value in state.items():
-            if value is not self.memory[path]:
-                self.memory[path].copy_(value)
-
-    def _capture(self) -> None:
-        kept = self.memory.fork()
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            self._frame()
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self._frame()
-        for path, value in kept.items():
-            self.memory[path].copy_(value)
-
-    def lend(self, state: StreamState) -> None:
-        """Make the fixed memories those of `state`."""
-        former = self.borrower() if self.borrower is not None else None
-        if former is not None and former is not state:
-            for path, value in self.memory.items():
-                if former.get(path) is value:
-                    former[path] = value.clone()
-        for path, value in self.memory.items():
-            if path not in state:
-                value.zero_()
-            elif state[path] is not value:
-                value.copy_(state[path])
-            state[path] = value
-        self.borrower = weakref.ref(state)
-
-    def step(self, inputs: dict[str, Tensor], state: StreamState) -> Any:
-        self.lend(state)
-        for name, value in inputs.items():
-            self.inputs[name].copy_(value)
-        if self.graph is None:
-            self._frame()
-        else:
-            self.graph.replay()
-        return type(self.out)(**{name: value.clone() for name, value in vars(self.out).items()})
-
-
-class GraphRunner:
-    """`MichiAIModel.frame` by graphs, one per (batch, prompt positions, flow steps); made when first
-    needed.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self.model, self.lent = model, {}
-
-    def __call__(
-        self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, words: int = ENTERING, due: Tensor | None = None
-    ) -> Any:
-        key = self.ready(audio, state, noise, flow_steps, due)
-        return self.lent[key].step(_inputs(audio, noise, due), state)
-
-    def ready(self, audio: Tensor, state: StreamState, noise: Tensor, flow_steps: int = 1, due: Tensor | None = None) -> tuple[int, ...]:
-        """Record the frame for such conversations, if that is not done; -> its key."""
-        self.model.backbone.open(noise, state)
-        key = shape_of(audio, state, flow_steps, due)
-        if key not in self.lent:
-            self.lent[key] = _Lent(self.model, _inputs(audio, noise, due), state, flow_steps)
-        return key
-
-
-def use_graph(model: Any, device: str = "cuda") -> Any:
-    """`model` in bfloat16 on a GPU, its steps as CUDA graphs."""
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            "optimize was asked for 'cuda', but torch finds no CUDA device here; expected 'cpu-int8'"
-        )
-    model.to(device, torch.bfloat16).requires_grad_(False).eval()
-    model.speak_head.remember_jump()
-    model.runner = GraphRunner(model)
-    return model

@@ -6,7 +6,6 @@
 
 import math
 import numbers
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,24 +15,12 @@ import torch
 from torch import Tensor
 
 from .processing_michiai import StreamingResampler, check_rate, load_audio, resample, to_mono
-from .reply_michiai import Frame, GenerationOptions, Reply, Transcript
-from .spoken_michiai import spoken
+from .reply_michiai import Frame, GenerationOptions, Reply
+from .spoken_michiai import as_said, as_told, in_parts
 from .streaming_michiai import StreamState
 from .voice_michiai import Voice
 
-LONGEST_WORD = 32  # pieces, of a text to be said: each may take 1.6 s
 ASK_TO_READ = "repeat after me"  # as users of the training dialogues do
-
-
-def as_said(config: Any, text: str) -> str:
-    """A text in the form that the model's LLM knows."""
-    return spoken(text) if config.spoken_text else text
-
-
-def as_told(config: Any, instructions: str, context: str) -> dict[str, str]:
-    """What stands before a conversation, by the marks that stand before it."""
-    told = {"<instructions>": instructions, "<context>": context}
-    return {mark: as_said(config, text) for mark, text in told.items() if text}
 
 
 class DuplexSession:
@@ -253,12 +240,10 @@ class DuplexSession:
         The text lane holds them before they are said, as if a user had asked for them: as in a conversation, where the LLM knows
         what comes next.
         """
-        parts = list(self._parts(as_said(self.config, text)))
+        half = self.config.text_window // 2 - 8  # a part is asked for and said; room for the request and the marks of the turn
+        parts = in_parts(as_said(self.config, text), lambda part: self._tokens(part).shape[1], half)
         if not parts:
             raise ValueError(f"text is {text!r}, which has nothing to say; expected at least one word")
-        for word in " ".join(parts).split():
-            if (size := self._tokens(word).shape[1]) > LONGEST_WORD:
-                raise ValueError(f"the word {word[:20] + '...'!r} has {size} pieces; expected at most {LONGEST_WORD}: put spaces into it")
         for part in parts:
             with self._memory() as state:
                 self.model.inject(state, self._tokens(f"{ASK_TO_READ} {part}").to(self.model.default_voice.device))
@@ -266,20 +251,6 @@ class DuplexSession:
             yield from self._say(words)
             if words:  # it was stopped
                 return
-
-    def _parts(self, text: str) -> Iterator[str]:
-        """Sentences; of longer ones as many words at a time as the text window holds twice, asked for and said."""
-        limit = self.config.text_window // 2 - 8  # a part takes half, with room for the request and the marks of the turn
-        for sentence in re.split(r" \. |(?<=[.!?…])\s+", text):  # spoken, and as it is written
-            part = ""
-            for word in sentence.split():
-                longer = f"{part} {word}".strip()
-                if part and self._tokens(longer).shape[1] > limit:
-                    yield part
-                    longer = word
-                part = longer
-            if part:
-                yield part
 
     def _say(self, tokens: list[int]) -> Iterator[Tensor]:
         """One turn whose words are given, which are taken out of `tokens` as they are said."""
@@ -376,25 +347,3 @@ class DuplexSession:
             return torch.full_like(logits[:, 0], pad, dtype=torch.long)
         self._since = self.index
         return torch.tensor([self._queue.pop(0)], device=logits.device)
-
-
-def transcribe(model: Any, audio: Any) -> Transcript:
-    """What the listen head of `model` hears in a path or (array, rate)."""
-    from .listen_michiai import transcribe_frames
-
-    samples, rate = load_audio(audio)
-    samples = resample(samples, rate, model.config.sampling_rate)
-    tail = (model.config.listen_config.delay + 2) * model.config.frame_size  # the last word becomes known after its end
-    samples = torch.nn.functional.pad(samples, (0, tail + (-len(samples) % model.config.frame_size)))
-    tokens, _, _ = transcribe_frames(model.listen, model.backbone.table, samples[None].to(model.default_voice.device))
-    words: list[tuple[str, float]] = []
-    for index, token in enumerate(tokens[0].tolist()):
-        if token == 0:
-            continue
-        piece = model.tokenizer.decode([token])
-        end = max(0.0, (index - model.config.listen_config.delay + 1) / model.config.frame_rate)
-        if words and not piece.startswith((" ", "<")):
-            words[-1] = (words[-1][0] + piece, words[-1][1])
-        else:
-            words.append((piece.strip(), end))
-    return Transcript(" ".join(word for word, _ in words), words)

@@ -1,8 +1,13 @@
 """Text as it is spoken: nano's language model knows words that are heard, not figures and marks."""
 
+import logging
 import re
 import unicodedata
+from collections.abc import Callable
+from typing import Any
 
+logger = logging.getLogger(__name__)
+LONGEST_WORD = 32  # pieces, of a text to be read: each may take 1.6 s
 SOUNDS = r"<(?:laugh|breath|cough|hm)>"  # may stand in a text to be spoken
 ONES = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
@@ -131,6 +136,7 @@ def spoken(text: str) -> str:
         raise ValueError(f"text is {text!r} ({type(text).__name__}); expected a str, for instance 'hello'")
     plain = unicodedata.normalize("NFKD", text.lower().translate(LETTERS)).lower()  # NFKD may bring capitals
     plain = "".join(char for char in plain if not unicodedata.combining(char))
+    lost = sorted({char for char in plain if char.isalpha() and not char.isascii()})
     for pattern, words in RULES:
         plain = pattern.sub(words, plain)
     for symbol, words in SYMBOLS.items():
@@ -144,4 +150,42 @@ def spoken(text: str) -> str:
         raise ValueError(
             f"text is {text!r}; expected at least one letter or digit that can be spoken (a to z, 0 to 9)"
         )
+    if lost:
+        logger.warning("the text has letters that cannot be spoken and are left out: %s; expected a to z", " ".join(lost[:20]))
     return " ".join(kept)
+
+
+def as_said(config: Any, text: str) -> str:
+    """A text in the form that the model's LLM knows."""
+    return spoken(text) if config.spoken_text else text
+
+
+def as_told(config: Any, instructions: str, context: str) -> dict[str, str]:
+    """What stands before a conversation, by the marks that stand before it."""
+    told = {"<instructions>": instructions, "<context>": context}
+    return {mark: as_said(config, text) for mark, text in told.items() if text}
+
+
+def in_parts(text: str, size: Callable[[str], int], limit: int) -> list[str]:
+    """A text to be read, by sentences; longer ones by as many words at a time as fit.
+
+    Args:
+        size: of a text, in pieces of the tokenizer.
+        limit: of a part.
+    Raises:
+        ValueError: a word has more than LONGEST_WORD pieces.
+    """
+    parts = []
+    for sentence in re.split(r" \. |(?<=[.!?…])\s+", text):  # spoken, and as it is written
+        part = ""
+        for word in sentence.split():
+            if size(word) > LONGEST_WORD:
+                raise ValueError(f"the word {word[:20] + '...'!r} has {size(word)} pieces; expected at most {LONGEST_WORD}: put spaces "
+                                 "into it")
+            longer = f"{part} {word}".strip()
+            if part and size(longer) > limit:
+                parts.append(part)
+                longer = word
+            part = longer
+        parts += [part] if part else []
+    return parts

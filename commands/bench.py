@@ -96,7 +96,7 @@ def machine(device: str) -> str:
     """What it ran on, in words."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    from michiai.kernels_michiai import has_kernels
+    from michiai.kernels_build_michiai import has_kernels
 
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -26,6 +26,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--port", type=int, default=os.environ.get("PORT", 8000),
                    help="port to listen at (default: PORT of the environment, or 8000)")
     p.add_argument("--sessions", type=int, default=4, help="conversations at once (default: %(default)s)")
+    p.add_argument("--idle", type=float, default=300, metavar="SECONDS",
+                   help="end the conversation of a client that sends nothing for so long (default: %(default)s)")
     p.add_argument("--voices", type=Path, default=ROOT / "examples", metavar="DIR",
                    help="folder of voices that clients may ask for by the name of the file: recordings, or files of Voice.save "
                         "(default: those of the examples)")
@@ -43,6 +45,8 @@ def read_voices(model: object, folder: Path) -> dict:
 def run(args: argparse.Namespace) -> None:
     if not 0 <= args.port <= 65_535:
         raise ValueError(f"--port is {args.port}; expected 0 to 65535")
+    if args.sessions < 1 or not args.idle > 0:
+        raise ValueError(f"--sessions is {args.sessions} and --idle is {args.idle:g}; expected 1 or more, and more than 0 s")
     check_packages("the server", NEEDS, "pip install -e .[serve]")
     import uvicorn
 
@@ -53,6 +57,6 @@ def run(args: argparse.Namespace) -> None:
     model = load_model(args.model, device)
     voices = read_voices(model, args.voices)
     model.optimize().warm_up()
-    server = Server(model, "michiai", voices, args.sessions, os.environ.get("MICHIAI_API_KEY"))
+    server = Server(model, "michiai", voices, args.sessions, os.environ.get("MICHIAI_API_KEY"), args.idle)
     print(f"voices: {', '.join(['default', *voices])}\nlistening at ws://{args.host}:{args.port}/v1/realtime", flush=True)
     uvicorn.run(server.app, host=args.host, port=args.port, ws_max_size=LARGEST, log_level="warning")

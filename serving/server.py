@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 GAP = 0.5  # seconds without sound after which the client is taken to have stopped sending
 TICK = 0.08  # seconds of silence at a time from then on
-FULL, BROKEN = 1013, 1011  # why a WebSocket closes: try again later; an error of the server
+FULL, BROKEN, OVER = 1013, 1011, 1000  # why a WebSocket closes: try again later; an error of the server; the conversation is over
 
 
 class Server:
@@ -41,14 +41,15 @@ class Server:
         voices: by the names that clients may ask for.
         sessions: how many may converse at once.
         key: that clients must send as `Authorization: Bearer KEY`; None: anyone may connect.
+        idle: seconds without a word from a client after which its conversation ends: others may be waiting for the place.
     """
 
-    def __init__(self, model: Any, name: str, voices: dict[str, Voice], sessions: int = 4, key: str | None = None) -> None:
-        if sessions < 1:
-            raise ValueError(f"sessions is {sessions}; expected 1 or more")
+    def __init__(
+        self, model: Any, name: str, voices: dict[str, Voice], sessions: int = 4, key: str | None = None, idle: float = 300
+    ) -> None:
         if key == "":  # a variable that is set to nothing, say: it would let in those who send no key, and nobody else
             raise ValueError("the key is empty; expected some characters, or none at all (no MICHIAI_API_KEY), which lets anyone in")
-        self.model, self.name, self.voices, self.sessions, self.key, self.open = model, name, voices, sessions, key, 0
+        self.model, self.name, self.voices, self.sessions, self.key, self.idle, self.open = model, name, voices, sessions, key, idle, 0
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="model")
         self.batch = model.batch(sessions)
         self.asked: deque[tuple[Conversation, Future]] = deque()  # for their next frames
@@ -93,14 +94,22 @@ class Server:
 
     async def _converse(self, socket: WebSocket, conversation: Conversation, inbox: asyncio.Queue) -> None:
         last, patience = time.monotonic(), GAP
+        until = last + self.idle
         while True:
+            left = until - time.monotonic()
             try:
-                text = await asyncio.wait_for(inbox.get(), patience if conversation.expects_time else None)
+                text = await asyncio.wait_for(inbox.get(), min(patience, left) if conversation.expects_time else left)
             except TimeoutError:
                 now = time.monotonic()
+                if now >= until:
+                    ended = f"nothing came from you for {self.idle:g} s, so the conversation is over; connect again"
+                    await post(socket, [error_event(RealtimeError("session_expired", ended))])
+                    await socket.close(OVER)
+                    return
                 conversation.silence(now - last)
                 last, patience = now, TICK
             else:
+                until = time.monotonic() + self.idle
                 if text is None:
                     return
                 if await self._answer(socket, conversation, text) == "input_audio_buffer.append":

@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
-from michiai.backbone_michiai import ASIDE, EMPTY, SOUND, TEXT, Backbone, kind_of, newest_text, newest_words, next_text, text_lane
+from michiai.backbone_michiai import Backbone
 from michiai.decode_michiai import Past, at_once, by_parts
+from michiai.lanes_michiai import ASIDE, EMPTY, SOUND, TEXT, kind_of, newest_text, newest_words, next_text, text_lane
 from michiai.streaming_michiai import StreamState
 
 from helpers import tiny_config

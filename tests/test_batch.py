@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from michiai.graph_michiai import GraphRunner
 from michiai.modeling_michiai import MichiAIModel
-from michiai.runner_michiai import GraphRunner
 from michiai.session_michiai import DuplexSession, Frame, GenerationOptions
 from michiai.voice_michiai import Voice
 

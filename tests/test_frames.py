@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from michiai.backbone_michiai import ASIDE, DONE, SOUND, TEXT, TURN, WORD
+from michiai.backbone_michiai import DONE, TURN, WORD
 from michiai.data.grammar import make_script
 from michiai.data.text import dialogue_text
+from michiai.lanes_michiai import ASIDE, SOUND, TEXT
 from michiai.training.duplex import DuplexStage
 from michiai.training.frames import IGNORE, Rows, virtual_dialogue
 from michiai.training.prepare import played, timed

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from michiai import kernels_build_michiai as build
 from michiai import kernels_michiai as kernels
 from michiai.modeling_michiai import MichiAIModel
 from michiai.packed_michiai import quantise_rows
@@ -20,7 +21,7 @@ from michiai.streaming_michiai import StreamState
 
 from helpers import error, tiny_config
 
-pytestmark = pytest.mark.skipif(not kernels.has_kernels(), reason="needs g++ or clang++")
+pytestmark = pytest.mark.skipif(not build.has_kernels(), reason="needs g++ or clang++")
 
 PROCESSORS = {
     "this": (),
@@ -36,7 +37,7 @@ MACROS = {"__AVX512F__", "__AVX512VNNI__", "__AVX512BF16__", "__AMX_BF16__", "__
 def code_for(processor: str) -> frozenset[str]:
     """What the source of the kernels asks of the compiler's macros there: alike for processors that get the same code."""
     compiler = next(filter(shutil.which, [os.environ.get("CXX", ""), "g++", "clang++", "c++"]))
-    command = [compiler, *kernels.FLAGS, *PROCESSORS[processor], "-dM", "-E", "-x", "c++", os.devnull]
+    command = [compiler, *build.FLAGS, *PROCESSORS[processor], "-dM", "-E", "-x", "c++", os.devnull]
     made = subprocess.run(command, capture_output=True, text=True)
     names = MACROS & {word for line in made.stdout.splitlines() for word in line.split()[1:2]}
     return frozenset(names - {"EVERY_PRODUCT"} if "__AVX512BF16__" in names else names)
@@ -50,12 +51,12 @@ def processor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         pytest.skip("this processor lacks the same: the code is that of another one")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(kernels, "FLAGS", (*kernels.FLAGS, *PROCESSORS[request.param]))
-        kernels._library.cache_clear()
-        if not kernels.has_kernels():
+        patch.setattr(build, "FLAGS", (*build.FLAGS, *PROCESSORS[request.param]))
+        build.library.cache_clear()
+        if not build.has_kernels():
             pytest.skip("this compiler does not know the flag")
         yield request.param
-    kernels._library.cache_clear()
+    build.library.cache_clear()
 
 
 @pytest.fixture(params=[1, 3])
@@ -184,38 +185,38 @@ def test_a_memory_that_lies_otherwise_is_refused(fast: MichiAIModel) -> None:
 def anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache of compiled kernels."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels._library.cache_clear()
-    monkeypatch.setattr(kernels, "SOURCE", 'extern "C" {' + "".join(f"void {name}() {{}}" for name in kernels.FUNCTIONS) + "}")
+    build.library.cache_clear()
+    monkeypatch.setattr(build, "SOURCE", 'extern "C" {' + "".join(f"void {name}() {{}}" for name in build.FUNCTIONS) + "}")
     yield tmp_path / "michiai"
     monkeypatch.undo()
-    kernels._library.cache_clear()
+    build.library.cache_clear()
 
 
 def test_compiled_once(anew: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert kernels.has_kernels()
+    assert build.has_kernels()
     (made,) = anew.iterdir()
-    kernels._library.cache_clear()
-    monkeypatch.setattr(kernels.subprocess, "run", None)
-    assert kernels.has_kernels() and list(anew.iterdir()) == [made]
+    build.library.cache_clear()
+    monkeypatch.setattr(build.subprocess, "run", None)
+    assert build.has_kernels() and list(anew.iterdir()) == [made]
 
 
 def test_where_nothing_can_be_kept(anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     anew.parent.joinpath("a file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(anew.parent / "a file"))
-    assert kernels.has_kernels() and "cannot be kept" in caplog.text and "XDG_CACHE_HOME" in caplog.text
+    assert build.has_kernels() and "cannot be kept" in caplog.text and "XDG_CACHE_HOME" in caplog.text
 
 
 def test_without_a_compiler_operations_run(anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(kernels.shutil, "which", lambda name: None)
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
     with caplog.at_level(logging.WARNING):
-        assert not kernels.has_kernels()
+        assert not build.has_kernels()
     assert "install g++" in caplog.text and "PyTorch's own operations" in caplog.text
 
 
 def test_a_compiler_that_fails_is_named(anew: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("CXX", "false")
-    assert kernels.has_kernels(), "the next one is tried"
-    kernels._library.cache_clear()
+    assert build.has_kernels(), "the next one is tried"
+    build.library.cache_clear()
     which = shutil.which
-    monkeypatch.setattr(kernels.shutil, "which", lambda name: which("false") if name == "false" else None)
-    assert not kernels.has_kernels() and "false could not compile" in caplog.text
+    monkeypatch.setattr(build.shutil, "which", lambda name: which("false") if name == "false" else None)
+    assert not build.has_kernels() and "false could not compile" in caplog.text

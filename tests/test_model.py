@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from michiai.backbone_michiai import SOUND, TEXT, kind_of, newest_text, text_lane
+from michiai.lanes_michiai import SOUND, TEXT, kind_of, newest_text, text_lane
 from michiai.streaming_michiai import StreamState
 
 from helpers import speech, tiny_model

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from michiai import kernels_michiai, modeling_michiai, optimize_michiai, runner_michiai
-from michiai.backbone_michiai import ENTERING, words_due
+from michiai import kernels_build_michiai, modeling_michiai, optimize_michiai, runner_michiai
+from michiai.graph_michiai import GraphRunner, use_graph
+from michiai.lanes_michiai import ENTERING, words_due
 from michiai.modeling_michiai import MichiAIModel
 from michiai.packed_michiai import Int8Linear, MatrixConv, MatrixConvTranspose
-from michiai.runner_michiai import GraphRunner, use_graph
 from michiai.streaming_michiai import CausalConvLast, CausalConvTranspose1d, StreamState, name_modules
 from michiai.voice_michiai import Voice
 
@@ -52,12 +52,12 @@ def count_records(model: MichiAIModel) -> dict[str, int]:
 @pytest.fixture(scope="module", autouse=True, params=["operations", "kernels"])
 def form(request: pytest.FixtureRequest) -> Iterator[str]:
     """With the compiled kernels, and as where there is no compiler; there, tiny models have few layers, which would be recorded each."""
-    if request.param == "kernels" and not kernels_michiai.has_kernels():
+    if request.param == "kernels" and not kernels_build_michiai.has_kernels():
         pytest.skip("needs g++ or clang++")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner_michiai, "FEW", 0)
         if request.param == "operations":
-            patch.setattr(kernels_michiai, "_library", lambda: None)
+            patch.setattr(kernels_build_michiai, "library", lambda: None)
         yield request.param
 
 

@@ -62,6 +62,10 @@ def test_spoken(given: str, expected: str) -> None:
     assert spoken(expected) == expected  # once is enough
 
 
+def test_letters_that_cannot_be_spoken_are_named(caplog) -> None:
+    assert spoken("caf\u00e9 \u4f60\u597d, ok") == "cafe ok" and "\u4f60 \u597d; expected a to z" in caplog.text
+
+
 @pytest.mark.parametrize("nothing", ["", "   ", "?!", "\u4f60\u597d", "<unknown"[:1]])
 def test_nothing_speakable_is_named(nothing: str) -> None:
     with pytest.raises(ValueError, match="can be spoken") as error:

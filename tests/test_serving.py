@@ -294,6 +294,18 @@ def test_an_error_of_the_model_is_logged_and_closes_the_conversation(model, monk
     assert closed.value.code == 1011 and "not enough memory" in caplog.text
 
 
+def test_who_sends_nothing_gives_its_place_back(model) -> None:
+    server = Server(model, "michiai", {}, sessions=1, idle=0.3)
+    with TestClient(server.app) as web, web.websocket_connect("/v1/realtime") as socket:
+        socket.receive_json()
+        socket.send_json(append(0.08))  # from now on it expects time, and passes some silence itself
+        told = socket.receive_json()
+        assert told["error"]["code"] == "session_expired" and "nothing came from you for 0.3 s" in told["error"]["message"]
+        with pytest.raises(WebSocketDisconnect) as closed:
+            socket.receive_json()
+    assert closed.value.code == 1000 and server.open == 0
+
+
 def test_who_leaves_is_not_answered_any_more(model, monkeypatch) -> None:
     server, made = Server(model, "michiai", {}), []
     frames = server.batch.frames
@@ -339,6 +351,8 @@ def test_a_session_is_stopped(model) -> None:
 def test_bad_folders_are_one_line(capsys, tmp_path) -> None:
     assert main(["serve", "--voices", str(tmp_path / "none")]) == 2
     assert "which is no folder" in capsys.readouterr().err
+    assert main(["serve", "--sessions", "0"]) == 2
+    assert "--sessions is 0" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- the committed model, in a process of its own

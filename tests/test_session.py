@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from michiai import listen_michiai
+from michiai import conversation_michiai
 from michiai.modeling_michiai import StepOutput
 from michiai.session_michiai import GenerationOptions
+from michiai.spoken_michiai import in_parts
 from michiai.voice_michiai import Voice
 
 from helpers import speech
@@ -261,13 +262,20 @@ def test_what_is_read_is_told_first_a_sentence_at_a_time(model, monkeypatch) -> 
     with model.session() as session:
         list(session.read("The train leaves. At nine!"))
         assert told == ["repeat after me the train leaves", "repeat after me at nine"]
+        told.clear()
+        monkeypatch.setattr(session, "_say", lambda words: (words.clear(), iter(()))[1])
         long = " ".join(["nine"] * 400)
-        parts = list(session._parts(long))
-        assert list(session._parts("it is nine . or ten")) == ["it is nine", "or ten"]
-        assert list(session._parts("It is 9.30. Is it? Yes")) == ["It is 9.30.", "Is it?", "Yes"]
+        list(session.read(long))
+        parts = [text.removeprefix("repeat after me ") for text in told]
         sizes = [len(session._tokens(part)[0]) for part in parts]
     assert " ".join(parts) == long and len(parts) > 1
     assert max(sizes) + len(session._tokens("repeat after me <turn> <done>")[0]) + max(sizes) <= model.config.text_window
+
+
+def test_sentences_of_what_is_read() -> None:
+    assert in_parts("it is nine . or ten", len, 100) == ["it is nine", "or ten"]
+    assert in_parts("It is 9.30. Is it? Yes", len, 100) == ["It is 9.30.", "Is it?", "Yes"]
+    assert in_parts("one two three", len, 7) == ["one two", "three"] and in_parts(" ", len, 7) == []
 
 
 def test_transcribe_gives_words_with_times(model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +283,7 @@ def test_transcribe_gives_words_with_times(model, monkeypatch: pytest.MonkeyPatc
     one, seven = (model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in (" one", " seven"))
     frames = [0, *one, *[0] * (9 - len(one)), *seven, 0]
     assert len(one) + len(seven) > 2, "one of them is of several pieces"
-    monkeypatch.setattr(listen_michiai, "transcribe_frames", lambda *_: (torch.tensor([frames]), None, None))
+    monkeypatch.setattr(conversation_michiai, "transcribe_frames", lambda *_: (torch.tensor([frames]), None, None))
     heard = model.transcribe((speech(1.5), 16_000))
     assert heard.words == [("one", 0.0), ("seven", pytest.approx(0.64))] and heard.text == "one seven"
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoTokenizer
 
-from michiai.backbone_michiai import SOUND, Backbone, newest_text
+from michiai.backbone_michiai import Backbone
 from michiai.configuration_michiai import MichiAIConfig
+from michiai.lanes_michiai import SOUND, newest_text
 from michiai.speak_michiai import SpeakHead, flow_matching_loss, self_distillation_loss
 from michiai.training.common import fit, load_part, parser, read_config, train_attention
 from michiai.training.frames import IGNORE, Rows

@@ -21,12 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from michiai.backbone_michiai import ASIDE, DONE, SOUND, TEXT, TURN, WORD, text_lane
+from michiai.backbone_michiai import DONE, TURN, WORD
 from michiai.configuration_michiai import MichiAIConfig
 from michiai.data.grammar import Script, make_script
 from michiai.data.mishear import misheard
 from michiai.data.render import FIRST, NEXT, RESPONSE, STOP, silence
 from michiai.data.streams import place_words
+from michiai.lanes_michiai import ASIDE, SOUND, TEXT, text_lane
 from michiai.training.prepare import own_stream
 from michiai.training.text import draw_text
 
