@@ -1,4 +1,4 @@
-"""The figures of the card are those of the evaluation of the committed weights, which lies beside their recipe."""
+"""The figures of the card are those of the evaluation of the committed weights and of the bench, which lie beside their recipe."""
 
 import hashlib
 import json
@@ -50,3 +50,40 @@ def test_the_card_says_these_figures_and_which_are_missed(measured: dict) -> Non
         assert said == (f"**{shown}**" if bar.passed == "no" else shown), line
     (line,) = (line for line in lines if line.startswith("| all |"))
     assert f"{measured['result']['voice']['similarity']:.3f} (" in line and f"{measured['result']['voice']['margin']:.3f}" in line
+
+
+@pytest.fixture(scope="module")
+def timed() -> dict:
+    return json.loads((ROOT / "runs" / "speed.json").read_text())
+
+
+def cells(line: str) -> list[str]:
+    return [cell.replace("**", "").strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_card_says_the_times_of_steps_that_were_measured(timed: dict) -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    rows = [cells(line) for line in lines if line.startswith(("| nano |", "| 530M |", "| **530M** |"))]
+    assert len(rows) == 6
+    for model, form, threads, frames, *times in rows:
+        (run,) = (
+            run for name, run in timed["step"]["models"].items()
+            if (name.split(",")[0], run["form"], run["threads"]) == (model, form, int(threads))
+        )
+        assert run["frames"] == int(frames.replace(",", ""))
+        assert times == [f"{run[of]:.1f}" for of in ("step_ms_p50", "step_ms_p95", "step_ms_p99", "ttfa_ms_p50")], (model, form, threads)
+
+
+def test_the_card_says_what_peers_parts_and_loading_take(timed: dict) -> None:
+    text = (ROOT / "README.md").read_text()
+    for name, peer in timed["peers"]["peers"].items():
+        (row,) = (cells(line) for line in text.splitlines() if line.startswith(f"| {name} |"))
+        assert row[2:4] == [f"{peer['ms_per_second']:,.0f}", f"{peer['ratio']:.1f}"], name
+    for name, part in {"Speak head": "speak_head", "Vocoder": "vocoder", "A step, on average": "a step, on average"}.items():
+        (found,) = (row for row in timed["step"]["profile"] if row["part"] == part)
+        assert f"| {name} | {found['megabytes']:.0f} | {found['floor_ms']:.1f} | {found['ms']:.1f} |" in text
+    big, hour = timed["load"]["load"]["530M, cpu-int8, saved"], timed["growth"]["hour"]
+    ours, mimi = (timed["vocoder"]["vocoders"][name]["streaming"] for name in ("530M, cpu-int8", "Mimi decoder"))
+    assert f"is loaded in {big['seconds']:.1f} s, and its process holds {big['resident_mb']:,.0f} MiB" in text
+    assert f"grown by {hour['memory_growth']:.1%} and nano's step by {hour['step_growth']:.1%}".replace("%", " %") in text
+    assert f"in the 530M's ({ours:.0f}), and {mimi:,.0f} in Mimi's decoder, {mimi / ours:.1f} times as much" in text
