@@ -64,12 +64,12 @@ class LogMel(Exact):
 class ConvNeXtBlock(nn.Module):
     """Depthwise causal convolution, norm and MLP, [B, T, D] -> [B, T, D] (arXiv 2201.03545)."""
 
-    def __init__(self, width: int, kernel: int = 7, expansion: int = 3) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.depthwise = CausalConvLast(width, width, kernel, groups=width)
+        self.depthwise = CausalConvLast(width, width, 7, groups=width)
         self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, expansion * width)
-        self.down = nn.Linear(expansion * width, width)
+        self.up = nn.Linear(width, 3 * width)
+        self.down = nn.Linear(3 * width, width)
 
     def forward(self, x: Tensor, state: StreamState | None = None) -> Tensor:
         y = self.norm(self.depthwise(x, state))

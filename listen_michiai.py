@@ -151,13 +151,6 @@ def token_logits(text_hidden: Tensor, table: Tensor) -> Tensor:
     return logits.index_fill(-1, torch.tensor([PAD_ID], device=logits.device), float("-inf"))
 
 
-def text_log_probs(output: ListenOutput, table: Tensor) -> Tensor:
-    """Log probabilities of "nothing new" (id 0) and of every token: [B, T, V]."""
-    emit = output.emit_logits.float().unsqueeze(-1)
-    log_probs = F.logsigmoid(emit) + token_logits(output.text_hidden, table).log_softmax(-1)
-    return torch.cat([F.logsigmoid(-emit), log_probs[..., 1:]], dim=-1)
-
-
 def embed_tokens(table: Tensor | nn.Module, tokens: Tensor) -> Tensor:
     """Rows of the LLM's table, a weight [V, W] or a module that holds it in another form: [...] -> [...,
     W].

@@ -60,9 +60,9 @@ class StreamState(dict[str, Tensor]):
         return joined
 
 
-def name_modules(model: nn.Module, prefix: str = "") -> None:
+def name_modules(model: nn.Module) -> None:
     """Give each module its path, the key of its memory. Call it last in the outermost `__init__`."""
-    for path, module in model.named_modules(prefix=prefix):
+    for path, module in model.named_modules():
         module.path = path
 
 
@@ -298,9 +298,9 @@ class CausalTransformer(nn.Module):
     The only thing that grows is a count of positions, an integer [B].
     """
 
-    def __init__(self, width: int, layers: int, heads: int, window: int, hidden: int | None = None) -> None:
+    def __init__(self, width: int, layers: int, heads: int, window: int) -> None:
         super().__init__()
-        hidden = hidden or 32 * round(width * 8 / 3 / 32)
+        hidden = 32 * round(width * 8 / 3 / 32)
         self.width, self.head_size, self.window = width, width // heads, window
         self.layers = nn.ModuleList(CausalLayer(width, heads, window, hidden) for _ in range(layers))
         self.norm = nn.RMSNorm(width, eps=1e-5)

@@ -27,12 +27,12 @@ Wide = Callable[[np.random.Generator], Script]  # scripts beyond the domain, as 
 
 
 def make_dialogue(
-    seed: int, split: str, index: int, behaviour: str | None = None, wide: Wide | None = None
+    seed: int, split: str, index: int, wide: Wide | None = None
 ) -> Dialogue:
     """Dialogue `index`, its script from the grammar or from `wide`; one too long for a dialogue is drawn again."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     while True:
-        script = wide(rng) if wide else make_script(rng, split, behaviour)
+        script = wide(rng) if wide else make_script(rng, split)
         dialogue = render(script, rng, split)
         if dialogue is not None:
             return dialogue

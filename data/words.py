@@ -265,12 +265,12 @@ def sentence(rng: np.random.Generator, names=TRAIN_NAMES) -> str:
     return f"{who()} {pick(rng, ACTIONS)} {thing()} and {pick(rng, MOVES)} {pick(rng, ADVERBS)}"
 
 
-def sentence_of(rng: np.random.Generator, split: str, words: tuple[int, int] = (2, 9)) -> str:
+def sentence_of(rng: np.random.Generator, split: str) -> str:
     """A sentence of this split: a twelfth of all, by hash, is held out; test sentences use held-out names."""
     while True:
         text = sentence(rng, names_of(split))
         if (
             is_held_out(f"sentence|{text}") == (split == "test")
-            and words[0] <= text.count(" ") + 1 <= words[1]
+            and 2 <= text.count(" ") + 1 <= 9
         ):
             return text

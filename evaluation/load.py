@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load_model(path: str | Path = ROOT, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+def load_model(path: str | Path = ROOT, device: str = "cpu") -> Any:
     """A model in evaluation mode; what is wrong with its folder is said in one sentence."""
     from transformers.utils import logging
 
@@ -25,7 +25,7 @@ def load_model(path: str | Path = ROOT, device: str = "cpu", dtype: torch.dtype 
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # a table of misfits, and then the error that says the same
     try:
-        model = MichiAIModel.from_pretrained(str(folder), dtype=dtype)
+        model = MichiAIModel.from_pretrained(str(folder), dtype=torch.float32)
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"the weights in {folder} do not fit their config.json ({error})") from error
     finally:
@@ -35,12 +35,10 @@ def load_model(path: str | Path = ROOT, device: str = "cpu", dtype: torch.dtype 
     return model.to(device).eval()
 
 
-def random_model(config_folder: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+def random_model(config_folder: str | Path, device: str = "cpu") -> Any:
     """A model of a preset with random weights: its speed does not depend on the values."""
     from michiai.configuration_michiai import MichiAIConfig
     from michiai.modeling_michiai import MichiAIModel
 
     torch.manual_seed(0)
-    config = MichiAIConfig.from_pretrained(str(config_folder))
-    model = MichiAIModel(config).to(device, dtype).eval()
-    return model
+    return MichiAIModel(MichiAIConfig.from_pretrained(str(config_folder))).to(device).eval()

@@ -28,6 +28,7 @@ from michiai.training.text import own_words, weighted
 PAD_WEIGHT = 0.3  # most frames hold nothing new
 DRAWS = 4  # of noise and time per position, for flow matching
 DISTIL_SHARE = 0.25
+HISTORY_NOISE = 0.4  # at most, in what was said before: on one's own past latents are not quite right either
 BLENDED = 0.5  # of the rows
 VOICELESS = 0.1  # of the rows, so that guidance knows what it goes away from (arXiv 2207.12598)
 
@@ -35,11 +36,10 @@ VOICELESS = 0.1  # of the rows, so that guidance knows what it goes away from (a
 class DuplexStage(nn.Module):
     """Text and flow losses over spoken and virtual dialogues and text."""
 
-    def __init__(self, config: MichiAIConfig, history_noise: float = 0.4) -> None:
+    def __init__(self, config: MichiAIConfig) -> None:
         super().__init__()
         self.backbone, self.speak_head = Backbone(config), SpeakHead(config)
         train_attention(self.backbone.language_model)
-        self.history_noise = history_noise
         self.turn, self.done = config.special_tokens["<turn>"], config.special_tokens["<done>"]
 
     def positions(self, batch: dict[str, Tensor]) -> Tensor:
@@ -80,7 +80,7 @@ class DuplexStage(nn.Module):
 
     def noisy(self, latents: Tensor, history: Tensor) -> Tensor:
         """Noise on the own past, so that errors do not pile up (CALM, arXiv 2509.06926): sqrt(k) eps + sqrt(1 - k) z."""
-        k = self.history_noise * torch.rand(len(latents), 1, 1, device=latents.device) ** 2 * history[..., None]
+        k = HISTORY_NOISE * torch.rand(len(latents), 1, 1, device=latents.device) ** 2 * history[..., None]
         return k.sqrt() * torch.randn_like(latents) + (1 - k).sqrt() * latents
 
     def forward(self, batch: dict[str, Tensor], step: int) -> dict[str, Tensor]:

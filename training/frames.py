@@ -29,7 +29,7 @@ from michiai.data.render import FIRST, NEXT, RESPONSE, STOP, silence
 from michiai.data.streams import place_words
 from michiai.lanes_michiai import ASIDE, SOUND, TEXT, text_lane
 from michiai.training.prepare import own_stream
-from michiai.training.text import draw_text
+from michiai.training.text import MOST_TOKENS, draw_text
 
 IGNORE = -1  # no target at this position
 
@@ -96,8 +96,8 @@ class Rows:
     """
 
     def __init__(self, frames: Sequence[Path], tokenizer: PreTrainedTokenizerBase, config: MichiAIConfig, *,
-                 split: str = "train", readings: Sequence[Path] = (), virtual: float = 0.4, read: float = 0.0, text_rows: int = 1) -> None:
-        self.tokenizer, self.config, self.split = tokenizer, config, split
+                 readings: Sequence[Path] = (), virtual: float = 0.4, read: float = 0.0, text_rows: int = 1) -> None:
+        self.tokenizer, self.config = tokenizer, config
         self.virtual, self.read, self.text_rows = virtual, read, text_rows
         self.shards: list[dict[str, Tensor]] = []
         self.dialogues, self.readings = self.load(frames), self.load(readings)
@@ -135,7 +135,7 @@ class Rows:
 
     def virtual_row(self, rng: np.random.Generator) -> dict:
         """A fresh script on a timeline, as `row` takes it: no sound, no voice."""
-        info = virtual_dialogue(misheard(rng, make_script(rng, self.split)), rng)
+        info = virtual_dialogue(misheard(rng, make_script(rng, "train")), rng)
         n = int(info["seconds"] * self.config.frame_rate) + 1
         user = place_words(info["user_words"], self.tokenizer, n, at="end", offset_frames=self.config.listen_config.delay,
                            frame_rate=self.config.frame_rate)
@@ -206,7 +206,7 @@ class Rows:
         return torch.where(turn.long().cumsum(0) > closed, 1.0, 0.1)
 
     def text_row(self, rng: np.random.Generator) -> list[int]:
-        return self.tokens(draw_text(rng, self.split))[:320]
+        return self.tokens(draw_text(rng))[:MOST_TOKENS]
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
         """`n` framed rows of similar length and one kind, under their own names; text rows as `plain` [n, text_rows, P]."""

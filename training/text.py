@@ -21,6 +21,7 @@ from michiai.data.text import dialogue_text
 from michiai.training.common import fit, load_part, parser, read_config, train_attention
 
 OTHER_WEIGHT = 0.1  # of the words that are not the model's own: contexts and questions are random draws
+MOST_TOKENS = 320  # of a dialogue
 
 
 class TextStage(nn.Module):
@@ -54,10 +55,10 @@ def own_words(tokens: Tensor, turn: int, done: int) -> Tensor:
     return (opened > closed - (tokens == done).long()) & (tokens != turn)
 
 
-def draw_text(rng: np.random.Generator, split: str) -> str:
+def draw_text(rng: np.random.Generator) -> str:
     """A dialogue in which the model says something, as plain text, now and then misheard."""
     while True:
-        script = misheard(rng, make_script(rng, split))
+        script = misheard(rng, make_script(rng, "train"))
         if any(turn.who == "model" for turn in script.turns):
             return dialogue_text(script, rng)
 
@@ -65,15 +66,14 @@ def draw_text(rng: np.random.Generator, split: str) -> str:
 class TextBatches:
     """Dialogues of similar length, as token ids [n, T] padded with 0."""
 
-    def __init__(self, tokenizer_path: str, split: str = "train", max_tokens: int = 320) -> None:
+    def __init__(self, tokenizer_path: str) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_path)
-        self.split, self.max_tokens = split, max_tokens
 
     def __call__(self, step: int, rng: np.random.Generator, n: int) -> dict[str, Tensor]:
-        texts = [draw_text(rng, self.split) for _ in range(4 * n)]
+        texts = [draw_text(rng) for _ in range(4 * n)]
         ids = sorted(self.tokenizer(texts)["input_ids"], key=len)
         first = int(rng.integers(0, len(ids) - n + 1))
-        rows = [torch.tensor(row[: self.max_tokens]) for row in ids[first : first + n]]
+        rows = [torch.tensor(row[:MOST_TOKENS]) for row in ids[first : first + n]]
         return {"tokens": nn.utils.rnn.pad_sequence(rows, batch_first=True)}
 
 
