@@ -320,6 +320,22 @@ class MichiAIModel(ConversationMixin, PreTrainedModel, GenerationMixin):
             latent = latent + state["speak.guidance"] * (latent - without)
         return self.vocoder(latent, state), latent
 
+    # ---------------------------------------------------------------- as transformers asks of any text model
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The text LLM's table of words, which text and frames have in common."""
+        return self.backbone.language_model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The text LLM's head."""
+        return self.backbone.language_model.get_output_embeddings()
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        """Room for tokens that were added to the tokenizer: of the text LLM, whose table the listen head shares."""
+        table = self.backbone.language_model.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        self.config.text_config.vocab_size = self.backbone.language_model.config.vocab_size
+        return table
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Modules keep what their constructors drew; only the LLM's unsaved rotary table is made again after

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         check_output(args.json, (".json",))
     load_model(args.model)  # a wrong folder is said before workers start
-    before = read_rows(args.against) if args.against else None
+    before = read_rows(args.against, args.questions, args.seed) if args.against else None
     try:
         from michiai.evaluation.suite import compare, evaluate  # it makes speech: whoever only talks need not have what that takes
     except ModuleNotFoundError as error:
@@ -125,12 +125,18 @@ def run(args: argparse.Namespace) -> None:
         Path(args.json).write_text(json.dumps({"result": figures, "rows": plain(rows)}, indent=1) + "\n")
 
 
-def read_rows(path: str) -> dict[str, list[dict]]:
-    """The rows of an evaluation that --json wrote."""
+def read_rows(path: str, questions: int, seed: int) -> dict[str, list[dict]]:
+    """The rows of an evaluation that --json wrote, which asked the same."""
     try:
-        return json.loads(Path(path).read_text())["rows"]
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        other = json.loads(Path(path).read_text())
+        rows, asked = other["rows"], other["result"]["seed"]
+        n = len(rows.get("question", [None] * questions))  # without questions in it, other parts may be compared
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"--against is {path!r}, which holds no evaluation ({error!r}); expected a file that --json wrote") from error
+    if (n, asked) != (questions, seed):
+        raise ValueError(f"--against is {path!r}, with {n} questions of seed {asked}; expected those of this one: --questions {questions} "
+                         f"--seed {seed}, or change these")
+    return rows
 
 
 def tables(result: dict, rows: dict[str, list[dict]], wrong: int) -> list[str]:

@@ -101,7 +101,9 @@ BAD = {
     "json": (["evaluate", "--json", "nowhere/figures.json"], "no folder 'nowhere'"),
     "port": (["serve", "--port", "99999"], "--port is 99999"),
     "device": (["bench", "--device", "foo"], "--device is 'foo'; expected cpu"),
+    "sessions": (["serve", "--sessions", "0"], "--sessions is 0"),
     "against": (["evaluate", "--against", "text.txt"], "holds no evaluation"),
+    "against others": (["evaluate", "--questions", "3", "--against", str(shared.ROOT / "runs" / "nano.json")], "200 questions of seed 0"),
 }
 
 

@@ -118,3 +118,18 @@ def test_guidance_goes_away_from_the_latents_of_no_voice(model) -> None:
             state["latent"], state["own_text"], state["user_text"] = out.latent[:, None], out.own_text[:, None], guided["user_text"]
     first = guided.select(torch.tensor([0]))
     assert close(model.step(audio[0][:1], first, noise[0][:1]).latent, model.step(audio[0], guided, noise[0]).latent[:1])
+
+
+def test_a_word_may_be_added(tokenizer, tmp_path) -> None:
+    """As `resize_token_embeddings` of any text model; the listen head hears by the same table."""
+    model = tiny_model(len(tokenizer)).eval()
+    model.tokenizer = tokenizer
+    assert model.get_input_embeddings().weight is model.backbone.table is model.get_output_embeddings().weight
+    before = model.config.text_config.vocab_size
+    model.resize_token_embeddings(before + 3)
+    assert model.get_input_embeddings().weight is model.backbone.table is model.get_output_embeddings().weight
+    with model.session() as session:
+        frames = session.push(speech(0.4), 16_000)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    assert len(frames) == 5 and loaded.config.text_config.vocab_size == before + 3 and len(loaded.backbone.table) == before + 3

@@ -351,8 +351,6 @@ def test_a_session_is_stopped(model) -> None:
 def test_bad_folders_are_one_line(capsys, tmp_path) -> None:
     assert main(["serve", "--voices", str(tmp_path / "none")]) == 2
     assert "which is no folder" in capsys.readouterr().err
-    assert main(["serve", "--sessions", "0"]) == 2
-    assert "--sessions is 0" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- the committed model, in a process of its own
