@@ -1,6 +1,7 @@
 """bench growth: how the step grows with sessions, flow steps, the prompt's length and the conversation's."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,30 +64,36 @@ def plot(curves: dict[str, tuple[list, list, str, str]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def median(model: Any, frames: int, **given: int) -> float:
+    """Milliseconds of a step."""
+    return float(np.median(Conversation(model, **given).steps(frames, warm_up=3))) * 1e3
+
+
+def sessions_of_530m(sessions: Sequence[int], frames: int, device: str) -> dict[int, float]:
+    """Milliseconds of a frame of so many conversations, as far as the GPU's memory suffices."""
+    preset, found = random_model(PRESET, device).optimize("cuda"), {}
+    try:
+        for n in sessions:
+            found[n] = median(preset, frames, batch=n)
+    except torch.OutOfMemoryError:
+        print(f"530M: no memory for {n} sessions")
+    del preset
+    torch.cuda.empty_cache()
+    return found
+
+
 def run(model_path: str, out: Path, quick: bool, device: str = "cpu") -> dict:
     """-> curves of nano on one thread (or on the GPU, and there the 530M's sessions), drawn to `out`/growth.png and `out`/hour.png."""
-    frames, on_gpu, big = 3 if quick else 15, device.startswith("cuda"), {}
+    frames, on_gpu = 3 if quick else 15, device.startswith("cuda")
     sessions = SESSIONS[:2] if quick else (*SESSIONS, 128, 256, 384, 512) if on_gpu else SESSIONS
-
-    def median(model: Any, *args: Any, **kwargs: Any) -> float:
-        return float(np.median(Conversation(model, *args, **kwargs).steps(frames, warm_up=3))) * 1e3
-
-    if on_gpu and not quick:
-        preset = random_model(PRESET, device).optimize("cuda")
-        try:
-            for n in sessions:
-                big[n] = median(preset, batch=n)
-        except torch.OutOfMemoryError:
-            print(f"530M: no memory for {n} sessions")
-        del preset
-        torch.cuda.empty_cache()
+    big = sessions_of_530m(sessions, frames, device) if on_gpu and not quick else {}
     with threads(1):
         model = load_model(model_path, device).optimize("cuda" if on_gpu else "cpu-int8")
-        by_sessions = [median(model, batch=n) for n in sessions]
+        by_sessions = [median(model, frames, batch=n) for n in sessions]
         flow = FLOW_STEPS[:2] if quick else FLOW_STEPS
-        by_flow = [median(model, flow_steps=n) for n in flow]
+        by_flow = [median(model, frames, flow_steps=n) for n in flow]
         prompts = PROMPTS[:2] if quick else PROMPTS
-        by_prompt = [median(model, n) for n in prompts]
+        by_prompt = [median(model, frames, context=n) for n in prompts]
         long = hour(model, 100 if quick else HOUR)
     plot(
         {

@@ -209,6 +209,25 @@ def plot_losses(log: Path) -> None:
     plt.close(figure)
 
 
+class _Log:
+    """One line per step with rate and ETA, printed and in a file, whose rows from step `first` on are of a run that was killed after
+    its last checkpoint.
+    """
+
+    def __init__(self, path: Path, first: int, steps: int) -> None:
+        self.path, self.first, self.steps, self.began = path, first, steps, time.monotonic()
+        rows = path.read_text().splitlines(keepends=True) if path.exists() else []
+        path.write_text("".join(row for row in rows if json.loads(row)["step"] < first))
+
+    def write(self, row: dict[str, float]) -> None:
+        done = row["step"] + 1
+        rate = (done - self.first) / (time.monotonic() - self.began)
+        row |= {"rate": rate, "eta_s": (self.steps - done) / rate}
+        print(" ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
 def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: float | None = None) -> None:
     """Train `stage` to `args.steps`, resuming from `args.out` where a checkpoint lies there.
 
@@ -233,11 +252,7 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
     first = checkpoint.load()
     wrapped, *stepping = accelerator.prepare(stage, *plain)
     args.out.mkdir(parents=True, exist_ok=True)
-    log = args.out / "log.jsonl"
-    if accelerator.is_main_process:  # a run that was killed wrote rows after its last checkpoint
-        rows = log.read_text().splitlines(keepends=True) if log.exists() else []
-        log.write_text("".join(row for row in rows if json.loads(row)["step"] < first))
-    began, stage_step = time.monotonic(), first
+    log = _Log(args.out / "log.jsonl", first, args.steps) if accelerator.is_main_process else None
     for step, batch in enumerate(batches(batch_fn, args, first), first):
         share = {k: v[rank * (args.batch // world) : (rank + 1) * (args.batch // world)].to(accelerator.device, non_blocking=True)
                  for k, v in batch.items()}
@@ -258,17 +273,12 @@ def fit(stage: nn.Module, batch_fn: BatchFn, args: argparse.Namespace, *, ema: f
         stage_step = step + 1
         if step % args.log_every == 0 or stage_step == args.steps:
             shown = {k: accelerator.reduce(v.detach().float(), "mean").item() for k, v in losses.items()}
-            rate = (stage_step - first) / (time.monotonic() - began)
-            row = {"step": step, **shown, "lr": learning_rate(step, args), "rate": rate}
-            row["eta_s"] = (args.steps - stage_step) / rate
-            if accelerator.is_main_process:
-                print(" ".join(f"{k} {v:.4g}" for k, v in row.items()), flush=True)
-                with log.open("a") as f:
-                    f.write(json.dumps(row) + "\n")
-        if accelerator.is_main_process and (stage_step % args.save_every == 0 or stage_step == args.steps):
+            if log:
+                log.write({"step": step, **shown, "lr": learning_rate(step, args)})
+        if log and (stage_step % args.save_every == 0 or stage_step == args.steps):
             checkpoint.save(stage_step)
             save_tensors(args.out / "model.safetensors", weights(stage, average), step=stage_step)
-            plot_losses(log)
+            plot_losses(log.path)
     accelerator.wait_for_everyone()  # a process that leaves while another still writes lets that one hang
     losses = wrapped = None  # they hold the process group: its threads would end with the interpreter, which now and then aborts it
     accelerator.free_memory()
