@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from michiai.evaluation.report import bars
-from michiai.evaluation.suite import figures
+from michiai.evaluation.suite import figures, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = {  # how the card calls what is measured
@@ -50,6 +50,22 @@ def test_the_card_says_these_figures_and_which_are_missed(measured: dict) -> Non
         assert said == (f"**{shown}**" if bar.passed == "no" else shown), line
     (line,) = (line for line in lines if line.startswith("| all |"))
     assert f"{measured['result']['voice']['similarity']:.3f} (" in line and f"{measured['result']['voice']['margin']:.3f}" in line
+
+
+def test_the_card_says_what_more_questions_found(measured: dict) -> None:
+    more = json.loads((ROOT / "runs" / "nano_400.json").read_text())
+    assert more["result"]["weights_sha256"] == measured["result"]["weights_sha256"] and more["result"]["seed"] != measured["result"]["seed"]
+    rows, parts = {"question": measured["rows"]["question"] + more["rows"]["question"]}, {"converse", "hear", "say"}
+    of_400, of_600, low_high = more["result"], figures(rows, parts), spread(rows, parts)
+    text = (ROOT / "README.md").read_text()
+    shares = of_400["converse"]["right_by_voice"], of_400["converse"]["right_by_text"], of_400["hear"]["wer"], of_400["say"]["wer"]
+    said = "by voice {:.1f} %, by text {:.1f}, hear {:.1f}, say {:.1f}".format(*(100 * share for share in shares))
+    assert said + f" where the teacher has {100 * of_400['say']['teacher_wer']:.1f}" in text
+    named = {bar.name: bar for bar in bars(of_600)}
+    for start, name in (("by voice **{} %** ({} to {})", "answers right by voice"), ("hear {} % ({} to {})", "hear: word errors"),
+                        ("say **{} %** ({} to {})", "say: word errors")):
+        figure = start.format(*(f"{100 * share:.1f}" for share in (named[name].value, *low_high[name])))
+        assert figure in text, figure
 
 
 @pytest.fixture(scope="module")
