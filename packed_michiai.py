@@ -78,7 +78,7 @@ class Int8Rows(nn.Module):
         if self.sums is not None:
             return multiply_int8(x.float(), self.weight, self.scale, self.sums, self.bias, due)
         if x.numel() == self.inputs:
-            return torch.ops.quantized.linear_dynamic(x.float(), self._packed, not VNNI)
+            return torch.ops.quantized.linear_dynamic(x.float().reshape(1, -1), self._packed, not VNNI).view(*x.shape[:-1], -1)
         # Several positions: each is brought to -1 .. 1 first, so that none changes how another is rounded.
         rows = x.float().flatten(0, -2)
         size = rows.abs().amax(-1, keepdim=True).clamp(min=1e-12)

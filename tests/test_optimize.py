@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from michiai import kernels_build_michiai, modeling_michiai, optimize_michiai, runner_michiai
+from michiai.evaluation.load import load_model
 from michiai.graph_michiai import GraphRunner, use_graph
 from michiai.lanes_michiai import ENTERING, words_due
 from michiai.modeling_michiai import MichiAIModel
@@ -132,6 +133,28 @@ def test_convolutions_as_matrix_products(sizes: list[int]) -> None:
 def test_int8_is_near_the_plain_model(plain: MichiAIModel, fast: MichiAIModel) -> None:
     assert error(run(fast, frames=6), run(plain, frames=6)) < 0.1
     assert fast.backbone.memory_dtype == torch.bfloat16 and fast.config.optimized == "cpu-int8"
+
+
+def test_nano_in_int8_says_the_next_frame_as_in_float(form: str) -> None:
+    """After each frame of an answer both forms have the float one's sound and words behind them."""
+    plain = load_model()
+    fast, off = copy.deepcopy(plain).optimize("cpu-int8"), []
+    for text in ("the capital of france is paris", "seven plus eight is fifteen", "your name is nora"):
+        session, other = plain.session(), fast.session()
+        for model, state in ((plain, session.state), (fast, other.state)):
+            model.inject(state, session._tokens(f"repeat after me {text}"))
+        session._queue = [session.special["<turn>"], *session._tokens(text)[0].tolist(), session.special["<done>"]]
+        while session._queue:
+            session.hear(torch.zeros(plain.config.frame_size))
+            audio, noise = (part[None] for part in session.next_inputs())
+            out = plain.step(audio, session.state, noise, choose=session.choose)
+            near = fast.step(audio, other.state, noise, choose=lambda logits, out=out: out.own_text)
+            session.follow(out, 0, 0.0)
+            other.state |= {name: session.state[name].clone() for name in ("latent", "own_text", "user_text")}
+            off += [(near.latent - out.latent).square().mean()] if session.speaking else []
+    mean = float(torch.stack(off).mean())
+    print(f"nano's latents in the int8 form ({form}) are off by {mean:.4f}, mean square over {len(off)} frames; their variance is 1")
+    assert len(off) > 40 and mean < 0.005
 
 
 @pytest.mark.parametrize("half", [False, True])
