@@ -23,6 +23,8 @@ from .voice_michiai import Voice
 class ConversationMixin:
     """Of a MichiAIModel; as transformers' GenerationMixin it has no weights and no memory of its own."""
 
+    Voice = Voice  # the class, for whoever has the model alone: remote code is no package that one imports from
+
     @property
     def tokenizer(self) -> Any:
         """The text LLM's tokenizer, loaded from where the model came from; may be set."""

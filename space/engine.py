@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .reference import warm_up
-from .worker import Worker, load, voice_class
+from .worker import Worker, load
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 LARGEST_VOICE = 200_000  # bytes; a voice of 30 s takes 50,000
@@ -34,7 +34,6 @@ class Engine:
 
     def _load(self, model_id: str) -> None:
         self.model: Any = load(model_id)
-        self.Voice = voice_class(self.model)
         self.rate: int = self.model.config.sampling_rate
         self.frame_seconds = self.model.config.frame_size / self.rate
         self.voices = {
@@ -49,7 +48,7 @@ class Engine:
         if not Path(path).is_file():
             raise ValueError("the voice file is not here any more: files are deleted after some minutes; give it again")
         try:
-            return self.Voice.load(path).check(self.model.config)
+            return self.model.Voice.load(path).check(self.model.config)
         except ValueError as error:  # visitors do not know the server's paths
             raise ValueError(str(error).replace(str(path), "the voice file")) from error
 

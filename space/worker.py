@@ -146,11 +146,6 @@ class Worker:
         self.process.wait()
 
 
-def voice_class(model: Any) -> Any:
-    """`Voice` of a model's remote code, whose classes are found through the model."""
-    return sys.modules[type(model).__module__].Voice
-
-
 def told(error: Exception) -> Exception:
     """An error as the page is told it: what a visitor can mend as it is, of anything else that it happened; the rest is in the log."""
     if isinstance(error, ValueError):
@@ -170,10 +165,9 @@ class Sessions:
     def __init__(self, model: Any, conversations: int) -> None:
         self.model, self.batch = model, model.batch(conversations)
         self.live: dict[int, Any] = {}
-        self.Voice = voice_class(model)
 
     def open(self, number: int, voice: np.ndarray | None, told: dict) -> None:
-        session = self.model.session(voice=None if voice is None else self.Voice(torch.from_numpy(voice)), **told)
+        session = self.model.session(voice=None if voice is None else self.model.Voice(torch.from_numpy(voice)), **told)
         self.batch.add(session)
         self.live[number] = session
 

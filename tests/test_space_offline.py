@@ -82,7 +82,7 @@ def test_a_wrong_voice_file_is_refused_when_it_is_given(offline, tmp_path: Path)
     for write, message in (
         (lambda: path.write_text("hello"), "The voice file cannot be read as a voice .*; expected a file written by Voice.save"),
         (lambda: save_file({"latents": torch.zeros(9, 6)}, path), "The voice file is not a voice of version 1; expected a file written"),
-        (lambda: offline.engine.Voice(torch.zeros(9, 7)).save(path), r"latents of shape \(9, 7\); expected \[frames, 6\]"),
+        (lambda: offline.engine.model.Voice(torch.zeros(9, 7)).save(path), r"latents of shape \(9, 7\); expected \[frames, 6\]"),
     ):
         write()
         with pytest.raises(gr.Error, match=message):
