@@ -23,7 +23,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from michiai.session_michiai import Frame
 from michiai.voice_michiai import Voice
 
-from .realtime import Conversation, RealtimeError, error_event, new_id
+from .events import RealtimeError, error_event, new_id
+from .realtime import Conversation
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from michiai.__main__ import main
-from michiai.serving.realtime import RATE, Conversation, RealtimeError, error_event
+from michiai.serving.events import RealtimeError, error_event
+from michiai.serving.realtime import RATE, Conversation
 from michiai.serving.server import Server, post
 from michiai.session_michiai import Frame
 
