@@ -82,13 +82,13 @@ def library() -> ctypes.CDLL | None:
     problem = "no C++ compiler was found; install g++"
     for compiler in filter(shutil.which, [os.environ.get("CXX", ""), "g++", "clang++", "c++"]):
         try:
-            library = ctypes.CDLL(str(_compile(compiler)))
+            made = ctypes.CDLL(str(_compile(compiler)))
         except (OSError, subprocess.CalledProcessError) as error:
             problem = f"{compiler} could not compile our kernels: {getattr(error, 'stderr', None) or error}"
             continue
         for name in FUNCTIONS:
-            getattr(library, name).restype = None
-        return library
+            getattr(made, name).restype = None
+        return made
     logger.warning("int8 layers run in PyTorch's own operations, which takes two to three times as long: %s", problem)
     return None
 
