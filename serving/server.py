@@ -94,23 +94,22 @@ class Server:
             await self._run(conversation.close)
 
     async def _converse(self, socket: WebSocket, conversation: Conversation, inbox: asyncio.Queue) -> None:
-        last, patience = time.monotonic(), GAP
-        until = last + self.idle
+        last, patience, left = time.monotonic(), GAP, self.idle
         while True:
-            left = until - time.monotonic()
+            wait = min(patience, left) if conversation.expects_time else left
             try:
-                text = await asyncio.wait_for(inbox.get(), min(patience, left) if conversation.expects_time else left)
+                text = await asyncio.wait_for(inbox.get(), wait)
             except TimeoutError:
-                now = time.monotonic()
-                if now >= until:
+                if wait == left:
                     ended = f"nothing came from you for {self.idle:g} s, so the conversation is over; connect again"
                     await post(socket, [error_event(RealtimeError("session_expired", ended))])
                     await socket.close(OVER)
                     return
+                now, left = time.monotonic(), left - wait  # of waiting alone: the model's own work is not the client's silence
                 conversation.silence(now - last)
                 last, patience = now, TICK
             else:
-                until = time.monotonic() + self.idle
+                left = self.idle
                 if text is None:
                     return
                 if await self._answer(socket, conversation, text) == "input_audio_buffer.append":

@@ -295,16 +295,29 @@ def test_an_error_of_the_model_is_logged_and_closes_the_conversation(model, monk
     assert closed.value.code == 1011 and "not enough memory" in caplog.text
 
 
-def test_who_sends_nothing_gives_its_place_back(model) -> None:
-    server = Server(model, "michiai", {}, sessions=1, idle=0.3)
+def test_who_sends_nothing_gives_its_place_back(model, monkeypatch) -> None:
+    server = Server(model, "michiai", {}, sessions=1, idle=0.8)
+    monkeypatch.setattr(Conversation, "events", lambda self, frame: [])
     with TestClient(server.app) as web, web.websocket_connect("/v1/realtime") as socket:
         socket.receive_json()
-        socket.send_json(append(0.08))  # from now on it expects time, and passes some silence itself
+        socket.send_json(append(0.08))  # after half a second silence begins to pass, which is not the client either
         told = socket.receive_json()
-        assert told["error"]["code"] == "session_expired" and "nothing came from you for 0.3 s" in told["error"]["message"]
+        assert told["error"]["code"] == "session_expired" and "nothing came from you for 0.8 s" in told["error"]["message"]
         with pytest.raises(WebSocketDisconnect) as closed:
             socket.receive_json()
     assert closed.value.code == 1000 and server.open == 0
+
+
+def test_the_model_s_own_work_is_not_the_client_s_silence(model, monkeypatch) -> None:
+    server = Server(model, "michiai", {}, idle=0.3)
+    frames = server.batch.frames
+    monkeypatch.setattr(server.batch, "frames", lambda sessions: time.sleep(0.1) or frames(sessions))
+    monkeypatch.setattr(Conversation, "events", lambda self, frame: [])
+    with TestClient(server.app) as web, web.websocket_connect("/v1/realtime") as socket:
+        socket.receive_json()
+        socket.send_json(append(0.4))  # five frames: half a second
+        socket.send_text("nine")
+        assert socket.receive_json()["error"]["code"] == "invalid_json"
 
 
 def test_who_leaves_is_not_answered_any_more(model, monkeypatch) -> None:
