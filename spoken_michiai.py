@@ -179,8 +179,8 @@ def in_parts(text: str, size: Callable[[str], int], limit: int) -> list[str]:
     for sentence in re.split(r" \. |(?<=[.!?…])\s+", text):  # spoken, and as it is written
         part = ""
         for word in sentence.split():
-            if size(word) > LONGEST_WORD:
-                raise ValueError(f"the word {word[:20] + '...'!r} has {size(word)} pieces; expected at most {LONGEST_WORD}: put spaces "
+            if (pieces := size(word)) > LONGEST_WORD:
+                raise ValueError(f"the word {word[:20] + '...'!r} has {pieces} pieces; expected at most {LONGEST_WORD}: put spaces "
                                  "into it")
             longer = f"{part} {word}".strip()
             if part and size(longer) > limit:

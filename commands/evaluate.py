@@ -130,7 +130,7 @@ def read_rows(path: str, questions: int, seed: int) -> dict[str, list[dict]]:
     try:
         other = json.loads(Path(path).read_text())
         rows, asked = other["rows"], other["result"]["seed"]
-        n = len(rows.get("question", [None] * questions))  # without questions in it, other parts may be compared
+        n = len(rows["question"]) if "question" in rows else questions  # without questions in it, other parts may be compared
     except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"--against is {path!r}, which holds no evaluation ({error!r}); expected a file that --json wrote") from error
     if (n, asked) != (questions, seed):

@@ -129,5 +129,5 @@ def run(model_path: str, out: Path, quick: bool, device: str = "cpu") -> dict:
         "flow_steps": dict(zip(flow, by_flow, strict=True)),
         "prompt": dict(zip(prompts, by_prompt, strict=True)),
         "hour": long,
-        "plots": [str(out / "growth.png"), str(out / "hour.png")],
+        "plots": ["growth.png", "hour.png"],
     }
