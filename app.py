@@ -1,6 +1,6 @@
 """The Space: talk to MichiAI in the browser.
 
-python app.py          # http://127.0.0.1:7860; the README lists the environment variables
+python app.py          # http://127.0.0.1:7860; docs/serving.md lists the environment variables
 """
 
 import contextlib

@@ -13,7 +13,7 @@ NEEDS = ("gradio", "fastrtc", "librosa")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    p = commands.add_parser("app", help=HELP, description=f"{HELP}. The README lists the environment variables that decide the rest.")
+    p = commands.add_parser("app", help=HELP, description=f"{HELP}. docs/serving.md lists the environment variables that decide the rest.")
     p.add_argument("--model", metavar="DIR", help="folder of a checkpoint (default: MODEL_ID of the environment, or this repository's)")
     p.add_argument("--host", help="address to listen at (default: HOST of the environment, or 127.0.0.1)")
     p.add_argument("--port", help="port to listen at (default: PORT of the environment, or 7860)")

@@ -1,6 +1,6 @@
 """Scripts of dialogues: who says what and when, which questions are asked and how an answer is judged.
 
-The domain is closed but combinatorial (README, "What nano talks about"). Everything is spoken form:
+The domain is closed but combinatorial (README, "What it talks about"). Everything is spoken form:
 lower-case words, numbers as words. What the test split asks (names, sums, sentences, question forms, context
 values) the train split never holds.
 """

@@ -29,11 +29,12 @@ WEIGHTS = (
     "processor_config.json",
 )
 CONTENTS = {
-    "model": (*CODE, *WEIGHTS, "README.md", "LICENSE", "vocoder/README.md", "examples/page.png"),
+    "model": (*CODE, *WEIGHTS, "README.md", "docs/*.md", "LICENSE", "vocoder/README.md", "examples/page.png"),
     "space": (
         *CODE,
         *WEIGHTS,
         "README.md",
+        "docs/*.md",
         "LICENSE",
         "app.py",
         "requirements.txt",

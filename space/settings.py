@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Settings:
-    """See the README's table for the environment variables."""
+    """See docs/serving.md for the environment variables."""
 
     model_id: str = str(ROOT)
     max_conversations: int = 4
