@@ -29,7 +29,7 @@ WEIGHTS = (
     "processor_config.json",
 )
 CONTENTS = {
-    "model": (*CODE, *WEIGHTS, "README.md", "docs/*.md", "LICENSE", "vocoder/README.md", "examples/page.png"),
+    "model": (*CODE, *WEIGHTS, "README.md", "docs/*.md", "LICENSE", "vocoder/README.md", "examples/*"),
     "space": (
         *CODE,
         *WEIGHTS,
@@ -130,6 +130,12 @@ def front_matter(readme: str, kind: str) -> str:
     return f"---\n{text}---\n{readme[match.end() :]}"
 
 
+def without_dead_links(text: str, page: Path) -> str:
+    """Markdown whose links to files that do not lie beside its page are plain words."""
+    links = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?:|#)([^)#]+)(#[^)]*)?\)")
+    return links.sub(lambda link: link[0] if (page.parent / link[2]).exists() else link[1], text)
+
+
 def check_pins(source: Path = ROOT) -> None:
     """The Space's builder installs the Gradio of the front matter: it must be that of requirements.txt."""
     said = re.search(
@@ -155,6 +161,8 @@ def write(kind: str, out: Path, source: Path = ROOT) -> Path:
         shutil.copy(source / path, folder / path)
     readme = folder / "README.md"
     readme.write_text(front_matter(readme.read_text(encoding="utf-8"), kind), encoding="utf-8")
+    for page in (readme, *(folder / "docs").glob("*.md")):
+        page.write_text(without_dead_links(page.read_text(encoding="utf-8"), page), encoding="utf-8")
     if kind == "model":
         write_vocoder(folder)
     return folder

@@ -36,6 +36,7 @@ def test_a_folder_is_clean_and_loads_from_the_hubs_cache(kind: str, tmp_path: Pa
     assert ("sdk_version: 5.50.0" in card) == (kind == "space") and ("pipeline_tag" in card) == (
         kind == "model"
     )
+    assert "[`docs/speed.md`](docs/speed.md)" in card and "](LOG.md)" not in card and "`LOG.md`" in card
     said = release.check(kind, folder, "somebody/michi-ai")
     if kind == "model":
         assert said["frames"] == 12 and said["parameters"] > 1e6
