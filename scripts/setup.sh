@@ -37,17 +37,18 @@ fi
 stamp=.venv/.installed-$WHAT
 if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
   [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
-  .venv/bin/python -m pip install -q --upgrade pip
+  install() { .venv/bin/python -m pip install -q --no-compile "$@"; }  # what is imported, a small part of it all, is compiled then
+  install --upgrade pip
   # torch first and alone, so that nothing else can choose another one
-  .venv/bin/python -m pip install -q $TORCH
+  install $TORCH
   if [ "$WHAT" = full ]; then
-    .venv/bin/python -m pip install -q -e ".[app,serve,train,eval,dev]"
+    install -e ".[app,serve,train,eval,dev]"
     touch .venv/.installed-core .venv/.installed-app
   elif [ "$WHAT" = app ]; then
-    .venv/bin/python -m pip install -q -e ".[app,serve]"
+    install -e ".[app,serve]"
     touch .venv/.installed-core
   else
-    .venv/bin/python -m pip install -q -e .
+    install -e .
   fi
   touch "$stamp"
 fi

@@ -58,3 +58,15 @@ def error(measured: torch.Tensor, wanted: torch.Tensor) -> float:
     """Root mean square error over the deviation."""
     measured, wanted = measured.detach(), wanted.detach()
     return float((measured - wanted).square().mean().sqrt() / wanted.std())
+
+
+def said(frames: list) -> tuple:
+    """All that a conversation gave, to be compared bit for bit."""
+    return torch.cat([f.audio for f in frames]), [
+        (f.index, f.text, f.user_text, f.speaking, f.turn_probability) for f in frames
+    ]
+
+
+def same(a: list, b: list) -> bool:
+    (sound, rest), (other, others) = said(a), said(b)
+    return torch.equal(sound, other) and rest == others

@@ -37,7 +37,7 @@ def address(folder, tmp_path_factory):
         ("-m", "michiai", "app", "--model", str(folder)),
         MAX_CONVERSATIONS="1",
         MAX_SECONDS="15",
-        UPLOAD_SECONDS="20",
+        UPLOAD_SECONDS="10",
     ) as found:
         yield found
 
