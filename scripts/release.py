@@ -44,7 +44,9 @@ CONTENTS = {
         "evaluation/plots.py",
         "examples/*.wav",
         "examples/*.txt",
-        "examples/page.png",
+        "examples/*.png",
+        "examples/*.ogg",
+        "examples/stream_frames.py",
     ),
 }
 # front matter of README.md that belongs to one kind alone

@@ -104,6 +104,13 @@ def test_stereo_chunks_of_any_size_give_the_same_bits(model) -> None:
     assert same(pushed(model.session(), pcm, [1, 0, 2, 1, 7996]), model.session().push(pcm))
 
 
+def test_a_conversation_begins_without_a_click(model, monkeypatch) -> None:
+    plain = model.step
+    monkeypatch.setattr(model, "step", lambda *given, **options: replace(plain(*given, **options), audio=torch.ones(1, FRAME)))
+    first, second = (frame.audio for frame in model.session().push(speech(0.17)))
+    assert first[0] == 0 and first[100] < 0.01 and first[-1] == 1 and (first.diff() > 0).all() and (second == 1).all()
+
+
 def test_what_a_frame_gives_is_the_callers_own(model) -> None:
     model.session().push(speech(0.1))[0].audio.mul_(0.5)
     model.voice((speech(2.0), 16_000)).latents.mul_(0.5)
