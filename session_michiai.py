@@ -68,7 +68,7 @@ class DuplexSession:
         self.index, self.speaking, self._since, self._stopping = 0, False, 0, False
         self._unsaid, self._owing = 1.0, False  # probability that nothing new is said yet; whether the user waits for an answer
         self._told: list[Tensor] = []  # what was injected and waits for a moment when nobody speaks
-        self._heard = -math.inf  # index of the user's newest word
+        self._heard = -math.inf  # index of the newest word of the user
         self._form = self.config.optimized, self.model.dtype
         self.model.prompt(state, self._prompt.to(device), self.voice.latents[None].to(device, self.model.dtype), self._guidance)
         self.model.expect(state, self._expected)
@@ -295,8 +295,8 @@ class DuplexSession:
             self.speaking, self._since = True, self.index
         elif token == self.special["<done>"]:
             self.speaking = self._stopping = False
-        words, finished = (self._word(token), self._word(user_token)), float(out.turn_probability[row])
-        frame = Frame(self.index, sound, *words, self.speaking, finished, time.perf_counter() - began)
+        spent, words = time.perf_counter() - began, (self._word(token), self._word(user_token))
+        frame = Frame(self.index, sound, *words, self.speaking, float(out.turn_probability[row]), spent)
         self.index += 1
         if user_token > 0:
             self._heard = self.index

@@ -28,25 +28,19 @@ WEIGHTS = (
     "tokenizer_config.json",
     "processor_config.json",
 )
+CARD = ("README.md", "docs/*.md", "LICENSE", "examples/*")
 CONTENTS = {
-    "model": (*CODE, *WEIGHTS, "README.md", "docs/*.md", "LICENSE", "vocoder/README.md", "examples/*"),
+    "model": (*CODE, *WEIGHTS, *CARD, "vocoder/README.md"),
     "space": (
         *CODE,
         *WEIGHTS,
-        "README.md",
-        "docs/*.md",
-        "LICENSE",
+        *CARD,
         "app.py",
         "requirements.txt",
         "packages.txt",
         "space/*",
         "evaluation/__init__.py",
         "evaluation/plots.py",
-        "examples/*.wav",
-        "examples/*.txt",
-        "examples/*.png",
-        "examples/*.ogg",
-        "examples/stream_frames.py",
     ),
 }
 # front matter of README.md that belongs to one kind alone
@@ -110,7 +104,7 @@ def files_of(kind: str, source: Path = ROOT) -> list[Path]:
     found: list[Path] = []
     for pattern in CONTENTS[kind]:
         paths = sorted(path for path in source.glob(pattern) if path.is_file())
-        if not paths and pattern != "examples/*.txt":
+        if not paths:
             raise ValueError(
                 f"{source} holds no {pattern}; expected a complete checkout with a checkpoint: "
                 "see scripts/assemble.py"

@@ -59,6 +59,7 @@ def test_pins_must_agree(tmp_path: Path) -> None:
     release.check_pins(ROOT)
 
 
+EXAMPLES = "question", "question_hello", "question_meeting", "voice_ada", "voice_ben", "voice_cleo"
 UPLOAD = "import sys, pathlib, release; print(release.upload(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4]))"
 
 
@@ -80,8 +81,9 @@ def test_what_is_uploaded_is_what_from_pretrained_downloads(tmp_path: Path) -> N
         repo = site.files["model", "me/m"]
         written = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         assert {name: data for name, data in repo.items() if name != ".gitattributes"} == written
-        large = {data for name, data in written.items() if name.endswith(hub.LARGE)}
-        assert set(site.large.values()) == large and len(site.large) == len(large), "weights, pictures and sounds go to large storage, once"
+        examples = "page.png", "answer.png", *(f"{name}.wav" for name in EXAMPLES)
+        large = {written[name] for name in ("model.safetensors", "vocoder/model.safetensors", *(f"examples/{name}" for name in examples))}
+        assert set(site.large.values()) == large and len(site.large) == 10, "weights, pictures and sounds go to large storage, once"
         loaded = run(release.LOAD_MODEL, "me/m", endpoint=site.address, home=home)
         assert loaded.returncode == 0, loaded.stderr
         assert json.loads(loaded.stdout.splitlines()[-1])["frames"] == 12
